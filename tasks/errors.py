@@ -1,0 +1,137 @@
+"""Every failure a client can see: a stable code, a sentence that says what to do."""
+
+from typing import ClassVar
+
+
+class LonghandError(Exception):
+    """Something went wrong inside Longhand; the worker's log has the details."""
+
+    code: ClassVar[str] = "internal_error"
+    # Whether another attempt of the same stage could end differently.
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or ""))
+
+
+class ConfigurationError(LonghandError):
+    """A setting is missing or wrong."""
+
+    code = "configuration_error"
+
+
+class InvalidInput(LonghandError):
+    """The job's input is not what this endpoint accepts."""
+
+    code = "invalid_input"
+
+
+class NoSource(InvalidInput):
+    """The input names no recording: pass `url`, or `blob` with base64 data."""
+
+    code = "no_source"
+
+
+class UnknownOption(InvalidInput):
+    """An option is not one of those that are accepted."""
+
+    code = "unknown_option"
+
+
+class UnsupportedOption(InvalidInput):
+    """An option is known but not supported yet."""
+
+    code = "unsupported_option"
+
+
+class UnsupportedScheme(InvalidInput):
+    """Only http and https addresses can be fetched."""
+
+    code = "unsupported_scheme"
+
+
+class AddressRefused(LonghandError):
+    """The address is not public, and private addresses are not allowed here."""
+
+    code = "address_refused"
+
+
+class SourceUnreachable(LonghandError):
+    """The recording's host could not be reached."""
+
+    code = "source_unreachable"
+    retryable = True
+
+
+class SourceRefused(LonghandError):
+    """The recording's host answered with an error status."""
+
+    code = "source_refused"
+
+
+class SourceUnavailable(LonghandError):
+    """The recording's host answered with a temporary error status."""
+
+    code = "source_unavailable"
+    retryable = True
+
+
+class SourceTooLarge(LonghandError):
+    """The recording is larger than this installation accepts."""
+
+    code = "source_too_large"
+
+
+class SourceChanged(LonghandError):
+    """The recording at the URL changed between two attempts: submit it again."""
+
+    code = "source_changed"
+
+
+class SourceEmpty(LonghandError):
+    """The file at the URL is empty."""
+
+    code = "source_empty"
+
+
+class NotMedia(LonghandError):
+    """The file is not audio or video that can be read."""
+
+    code = "not_media"
+
+
+class NoAudioStream(LonghandError):
+    """The file holds no audio stream."""
+
+    code = "no_audio_stream"
+
+
+class UnknownModel(LonghandError):
+    """The model could not be found."""
+
+    code = "unknown_model"
+
+
+class ModelLanguage(LonghandError):
+    """The model does not speak the language that was asked for."""
+
+    code = "model_language"
+
+
+class EngineFailed(LonghandError):
+    """The model failed on this part of the recording."""
+
+    code = "engine_failed"
+    retryable = True
+
+
+class ChunkFailed(LonghandError):
+    """A part of the recording could not be transcribed."""
+
+    code = "chunk_failed"
+
+
+class LeaseLost(LonghandError):
+    """Another attempt took this work over, or the job has ended."""
+
+    code = "lease_lost"

@@ -1,0 +1,157 @@
+"""All settings: one frozen object, read from the environment once, passed in everywhere else."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tasks.errors import ConfigurationError
+
+PREFIX = "LONGHAND_"
+UNPREFIXED = ("REDIS_URL", "WEBHOOK_SECRET")
+
+
+def _split(value: object) -> object:
+    """`a,b` from the environment becomes `["a", "b"]`."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _keys(value: object) -> object:
+    """`name:key,name:key` becomes `{key: name}`; a key may hold any character but a comma."""
+    if not isinstance(value, str):
+        return value
+    keys: dict[str, str] = {}
+    for entry in value.split(","):
+        if not entry.strip():
+            continue
+        name, colon, key = entry.strip().partition(":")
+        if not (name and colon and key):
+            raise ValueError("write it as name:key,name:key")
+        if key in keys:
+            raise ValueError(f"the same key is given twice, to {keys[key]} and {name}")
+        keys[key] = name
+    return keys
+
+
+def variable(field: str) -> str:
+    """The environment variable a field is read from."""
+    name = field.upper()
+    return name if name in UNPREFIXED else PREFIX + name
+
+
+Milliseconds = Annotated[int, Field(ge=0)]
+MillisecondsList = Annotated[tuple[Milliseconds, ...], BeforeValidator(_split)]
+ApiKeys = Annotated[dict[str, str], BeforeValidator(_keys)]
+
+
+class Settings(BaseModel):
+    """Field `chunk_ms` is read from `LONGHAND_CHUNK_MS`; `docs/operations.md` lists them all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    webhook_secret: str = ""
+    # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
+    api_keys: ApiKeys = Field(default_factory=dict)
+    allow_private_addresses: bool = False
+
+    data_dir: Path = Path("~/.longhand")
+    # fsspec URL of the audio blobs; empty: a folder in data_dir.
+    blob_url: str = ""
+    # A folder whose sub-folders are models.
+    model_dir: Path | None = None
+    # The model of a job that names none; empty: by device (tasks/models.py).
+    model: str = ""
+    device: str = "auto"
+    compute_type: str = "default"
+    batch_size: int = Field(8, ge=1)
+    # Threads of one decoder on a CPU. One is best there: DESIGN.md has the figures.
+    threads: int = Field(1, ge=1)
+    # "module:factory" of the engine; the factory takes the Settings and gives a tasks.engine.Engine.
+    engine: str = "tasks.engine:FasterWhisperEngine"
+
+    chunk_ms: Milliseconds = 300_000
+    # Lengths of a recording's first chunks, so that first text appears early.
+    first_chunks_ms: MillisecondsList = (60_000, 120_000)
+    # How far from its nominal place a cut may be moved to find silence.
+    cut_search_ms: Milliseconds = 10_000
+    max_source_bytes: int = Field(20 * 1024**3, ge=1)
+    source_timeout_ms: Milliseconds = 30_000
+    max_redirects: int = Field(5, ge=0)
+    max_run_bytes: int = Field(10 * 1024**2, ge=1)
+    max_runsync_bytes: int = Field(20 * 1024**2, ge=1)
+
+    lease_ms: Milliseconds = 60_000
+    heartbeat_ms: Milliseconds = 15_000
+    # Without a finished window for so long, a heartbeat no longer renews its lease.
+    stall_ms: Milliseconds = 180_000
+    # A task message not claimed for so long counts as lost and is sent again.
+    dispatch_ms: Milliseconds = 120_000
+    reap_ms: Milliseconds = 1_000
+    max_attempts: int = Field(3, ge=1)
+    max_starts: int = Field(20, ge=1)
+    ttl_ms: Milliseconds = 86_400_000
+    # 0: no limit, unless the job brings one.
+    execution_timeout_ms: Milliseconds = 0
+    retention_ms: Milliseconds = 86_400_000
+    # Wait for Redis to have an accepted job on disk, where it keeps an append-only file.
+    durable_accept: bool = True
+
+    webhook_timeout_ms: Milliseconds = 10_000
+    webhook_schedule_ms: MillisecondsList = (
+        5_000,
+        30_000,
+        120_000,
+        600_000,
+        1_800_000,
+        7_200_000,
+        21_600_000,
+        43_200_000,
+    )
+    progress_interval_ms: Milliseconds = 10_000
+    progress_step: float = Field(0.05, ge=0, le=1)
+
+    @property
+    def blobs(self) -> str:
+        """The fsspec URL of the blob store."""
+        return self.blob_url or f"file://{self.data_path / 'blobs'}"
+
+    @property
+    def data_path(self) -> Path:
+        return self.data_dir.expanduser().resolve()
+
+    @property
+    def state_url(self) -> str:
+        """Job state lives in the database after the broker's, so that neither can flush the other."""
+        base, slash, number = self.redis_url.rpartition("/")
+        if slash and number.isdigit():
+            return f"{base}/{int(number) + 1}"
+        return f"{self.redis_url.rstrip('/')}/1"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Read the environment (this process's, unless one is passed in).
+
+        Raises ConfigurationError for an unknown `LONGHAND_*` name or a wrong value.
+        """
+        environ = os.environ if environ is None else environ
+        names = {variable(field): field for field in cls.model_fields}
+        values: dict[str, Any] = {}
+        for name, value in environ.items():
+            if name in names:
+                values[names[name]] = value
+            elif name.startswith(PREFIX):
+                close = difflib.get_close_matches(name, names, 1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise ConfigurationError(f"{name} is not a setting of Longhand{hint}")
+        try:
+            return cls(**(values | overrides))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = variable(str(first["loc"][0]))
+            raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
