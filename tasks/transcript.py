@@ -1,6 +1,16 @@
 """Words, segments and their merge into one transcript. All times are ms from the recording's start."""
 
-from dataclasses import dataclass, field
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+# Latin, Greek and Cyrillic share the first four; then Arabic, Armenian, Chinese and Japanese, Hindi, Urdu.
+SENTENCE_ENDS = (".", "?", "!", "…", "؟", "։", "。", "！", "？", "।", "۔")
+CLOSERS = "\"'”’»›)]}」』"
+COMMAS = (",", "،", "、", "，")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +51,144 @@ class Transcript:
     duration_ms: int
     language: str = ""
     warnings: tuple[str, ...] = field(default=())
+
+
+Span = TypeVar("Span", Word, Segment)
+
+
+def merge(results: Iterable[ChunkResult], *, duration_ms: int, warnings: tuple[str, ...] = ()) -> Transcript:
+    """Put the chunks of a recording together, whatever their order and however often each arrives.
+
+    Segments come out in order of start, ties in order of chunk, and no time is outside [0, duration].
+    The language is the one with the most speech, the earlier chunk's if two have the same.
+    """
+    chosen: dict[int, ChunkResult] = {}
+    for result in results:
+        known = chosen.setdefault(result.index, result)
+        if known != result:
+            # Results are committed once, so this is a bug elsewhere; at least it stays reproducible.
+            chosen[result.index] = min(known, result, key=repr)
+    in_order = [chosen[index] for index in sorted(chosen)]
+    speech_ms: Counter[str] = Counter()
+    for result in in_order:
+        if result.language:
+            speech_ms[result.language] += result.speech_ms
+    segments = [_segment_within(segment, duration_ms) for result in in_order for segment in result.segments]
+    return Transcript(
+        segments=tuple(sorted(segments, key=lambda segment: segment.start_ms)),
+        duration_ms=duration_ms,
+        language=max(speech_ms, key=speech_ms.__getitem__, default=""),
+        warnings=warnings,
+    )
+
+
+def _segment_within(segment: Segment, duration_ms: int) -> Segment:
+    words = tuple(_within(word, duration_ms) for word in segment.words)
+    return replace(_within(segment, duration_ms), words=words)
+
+
+def _within(span: Span, duration_ms: int) -> Span:
+    if 0 <= span.start_ms <= span.end_ms <= duration_ms:
+        return span
+    start_ms = min(max(span.start_ms, 0), duration_ms)
+    return replace(span, start_ms=start_ms, end_ms=min(max(span.end_ms, start_ms), duration_ms))
+
+
+def segments_from_words(
+    words: Sequence[Word], *, max_ms: int = 7000, max_chars: int = 84, pause_ms: int = 700
+) -> list[Segment]:
+    """Group words into captions: no word is lost, none is moved, and only a lone word exceeds a limit.
+
+    A caption ends after a sentence, before a pause of `pause_ms`, or before it would grow too long; then
+    preferably at the last comma of its second half.
+    """
+    segments: list[Segment] = []
+    current: list[Word] = []
+    for word in words:
+        if current and (_ends_sentence(current[-1]) or word.start_ms - current[-1].end_ms >= pause_ms):
+            segments.append(_segment(current))
+            current = []
+        # A loop, because what remains after a comma may still be too long with the new word.
+        while current and (
+            word.end_ms - current[0].start_ms > max_ms or len(_text([*current, word])) > max_chars
+        ):
+            cut = _cut(current)
+            segments.append(_segment(current[:cut]))
+            current = current[cut:]
+        current.append(word)
+    if current:
+        segments.append(_segment(current))
+    return segments
+
+
+def _text(words: Sequence[Word]) -> str:
+    return "".join(word.text for word in words).strip()
+
+
+def _segment(words: Sequence[Word]) -> Segment:
+    end_ms = max(word.end_ms for word in words)
+    return Segment(_text(words), words[0].start_ms, end_ms, tuple(words))
+
+
+def _ends_sentence(word: Word) -> bool:
+    return word.text.rstrip().rstrip(CLOSERS).endswith(SENTENCE_ENDS)
+
+
+def _cut(words: Sequence[Word]) -> int:
+    """How many of the words the caption keeps."""
+    length = len(_text(words))
+    for count in range(len(words), 0, -1):
+        text = _text(words[:count])
+        if 2 * len(text) < length:
+            break
+        if text.endswith(COMMAS):
+            return count
+    return len(words)
+
+
+def result_to_bytes(result: ChunkResult) -> bytes:
+    """Serialize as zlib-compressed JSON, words and segments as arrays; the inverse is exact."""
+    segments = [
+        [
+            segment.text,
+            segment.start_ms,
+            segment.end_ms,
+            [[word.text, word.start_ms, word.end_ms, word.probability] for word in segment.words],
+        ]
+        for segment in result.segments
+    ]
+    fields = [result.index, result.language, result.speech_ms, segments]
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    return zlib.compress(text.encode("utf-8", "surrogatepass"))
+
+
+def result_from_bytes(data: bytes) -> ChunkResult:
+    """Read what `result_to_bytes` wrote. Damaged data raises zlib.error: a checksum is part of it."""
+    index, language, speech_ms, rows = json.loads(zlib.decompress(data))
+    segments = tuple(
+        Segment(text, start_ms, end_ms, tuple(Word(*word) for word in words))
+        for text, start_ms, end_ms, words in rows
+    )
+    return ChunkResult(index, segments, language, speech_ms)
+
+
+def segment_to_wire(segment: Segment, *, language: str, extra_data: bool, words: bool) -> dict[str, object]:
+    """The segment as ivrit's clients read it, times in seconds; they refuse any key more or less."""
+    wire_words = [
+        {
+            "word": word.text,
+            "start": word.start_ms / 1000,
+            "end": word.end_ms / 1000,
+            "probability": word.probability,
+            "speaker": None,
+        }
+        for word in segment.words
+    ]
+    return {
+        "text": segment.text,
+        "start": segment.start_ms / 1000,
+        "end": segment.end_ms / 1000,
+        "speakers": [],
+        "words": wire_words if words else [],
+        "extra_data": {"language": language} if extra_data else {},
+    }

@@ -1,0 +1,60 @@
+"""How a job can end: its last state, its error, and the bodies that report it to its receiver."""
+
+import json
+from dataclasses import dataclass
+
+from tasks import events
+from tasks.errors import LonghandError
+from tasks.job import Job, Request, Status
+from tasks.transcript import Transcript, segment_to_wire
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """`body` is sent where transcription was announced to the receiver, `body_before` where it never was."""
+
+    status: Status
+    body: str
+    body_before: str
+    code: str = ""
+    error: str = ""
+    meta: str = "{}"
+
+
+def succeeded(job: Job, request: Request, transcript: Transcript, model: str, now_ms: int) -> Ending:
+    """The transcript is whole."""
+    words = request.options.word_timestamps
+    wire = [
+        segment_to_wire(segment, language=transcript.language, extra_data=request.extra_data, words=words)
+        for segment in transcript.segments
+    ]
+    body = events.completed(
+        job.id, job.recording_id, now_ms, wire, transcript.language, transcript.duration_ms
+    )
+    meta = {"language": transcript.language, "model": model, "warnings": list(transcript.warnings)}
+    return Ending(Status.SUCCEEDED, body, body, meta=json.dumps(meta))
+
+
+def failed(job_id: str, recording_id: str, now_ms: int, error: LonghandError) -> Ending:
+    """Says `error` to the receiver if transcription never began, else `transcription_failed`."""
+    code, sentence = error.code, str(error)
+    return Ending(
+        Status.FAILED,
+        events.failed(job_id, recording_id, now_ms, "transcription_failed", code, sentence),
+        events.failed(job_id, recording_id, now_ms, "error", code, sentence),
+        code,
+        sentence,
+    )
+
+
+def canceled(job: Job, now_ms: int) -> Ending:
+    return _stopped(job, now_ms, Status.CANCELED, "the job was canceled")
+
+
+def expired(job: Job, now_ms: int) -> Ending:
+    return _stopped(job, now_ms, Status.EXPIRED, "the job's ttl passed before it was done")
+
+
+def _stopped(job: Job, now_ms: int, status: Status, error: str) -> Ending:
+    body = events.failed(job.id, job.recording_id, now_ms, "transcription_failed", status.value, error)
+    return Ending(status, body, body, status.value, error)
