@@ -1,0 +1,325 @@
+import io
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container.output import OutputContainer
+from av.video.stream import VideoStream
+
+from tasks.audio import AudioReader, Samples, load, speech_probabilities, to_int16, write_flac
+from tasks.errors import LonghandError, NoAudioStream, NotMedia, SourceEmpty
+
+SECONDS = 6
+# The tone sounds in [1 s, 3 s) and [4 s, 5 s).
+BURSTS = ((1, 3), (4, 5))
+
+
+def tone(rate: int) -> npt.NDArray[np.int16]:
+    time = np.arange(SECONDS * rate) / rate
+    sound = 0.4 * np.sin(2 * np.pi * 440 * time)
+    sound[~np.any([(start <= time) & (time < end) for start, end in BURSTS], axis=0)] = 0
+    return (sound * 32767).astype(np.int16)
+
+
+def encode(
+    path: Path,
+    codec: str,
+    *,
+    rate: int = 44_100,
+    layout: str = "stereo",
+    options: dict[str, str] | None = None,
+    pictures: bool = False,
+) -> Path:
+    """Write the tone; with pictures, a black film that is as long twice over."""
+    with av.open(path, "w", container_options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, AudioStream)
+        film = add_film(container) if pictures else None
+        for second in range(SECONDS):
+            samples = tone(rate)[second * rate : (second + 1) * rate]
+            frame = AudioFrame.from_ndarray(np.repeat(samples, stream.channels)[None], "s16", layout)
+            frame.rate, frame.pts = rate, second * rate
+            container.mux(stream.encode(frame))
+            if film:
+                add_pictures(container, film, range(second * 10, second * 10 + 10))
+        container.mux(stream.encode(None))
+        if film:
+            container.mux(film.encode(None))
+    return path
+
+
+def add_film(container: OutputContainer) -> VideoStream:
+    film = container.add_stream("mpeg4", rate=5)
+    film.width, film.height, film.pix_fmt = 64, 64, "yuv420p"
+    return film
+
+
+def add_pictures(container: OutputContainer, film: VideoStream, numbers: range) -> None:
+    for number in numbers:
+        picture = av.VideoFrame(64, 64, "yuv420p")
+        picture.pts = number
+        container.mux(film.encode(picture))
+
+
+def read(path: Path) -> tuple[Samples, list[str]]:
+    reader = AudioReader(path)
+    return np.concatenate(list(reader)), reader.warnings
+
+
+def shorten(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+FORMATS = [
+    ("a.wav", "pcm_s16le", 44_100),
+    ("telephone.wav", "pcm_mulaw", 8_000),
+    ("a.flac", "flac", 48_000),
+    ("a.mp3", "libmp3lame", 44_100),
+    ("a.ogg", "libopus", 48_000),
+    ("a.webm", "libopus", 48_000),
+    ("a.m4a", "aac", 44_100),
+    ("a.ts", "aac", 48_000),
+    ("a.aiff", "pcm_s16be", 22_050),
+    ("a.avi", "libmp3lame", 44_100),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "rate"), FORMATS)
+def test_every_common_format_decodes_in_time(tmp_path: Path, name: str, codec: str, rate: int) -> None:
+    samples, warnings = read(encode(tmp_path / name, codec, rate=rate))
+    assert warnings == []
+    assert samples.dtype == np.float32
+    assert len(samples) / 16_000 == pytest.approx(SECONDS, abs=0.06)
+    loud = np.abs(samples) > 0.1
+    edges_s = np.flatnonzero(np.diff(np.convolve(loud, np.ones(200), "same") > 0)) / 16_000
+    assert edges_s == pytest.approx([1, 3, 4, 5], abs=0.06)
+    assert np.abs(samples).max() == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_film_longer_than_its_sound_is_whole(tmp_path: Path) -> None:
+    for name, codec, rate in (("film.mp4", "aac", 44_100), ("film.mkv", "libopus", 48_000)):
+        samples, warnings = read(encode(tmp_path / name, codec, rate=rate, pictures=True))
+        assert len(samples) / 16_000 == pytest.approx(SECONDS, abs=0.06)
+        assert warnings == []
+
+
+def test_a_rate_that_changes_midway_keeps_time(tmp_path: Path) -> None:
+    first = encode(tmp_path / "a.mp3", "libmp3lame", rate=44_100)
+    second = encode(tmp_path / "b.mp3", "libmp3lame", rate=32_000, layout="mono")
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    samples, _ = read(first)
+    assert len(samples) / 16_000 == pytest.approx(2 * SECONDS, abs=0.15)
+
+
+def test_more_channels_than_two_without_a_layout_are_read(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "room.wav"), "wb") as file:
+        file.setnchannels(6)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(np.repeat(tone(16_000), 6).astype("<i2").tobytes())
+    samples, warnings = read(tmp_path / "room.wav")
+    assert (len(samples), warnings) == (SECONDS * 16_000, [])
+
+
+def test_tags_in_a_legacy_character_set_do_no_harm(tmp_path: Path) -> None:
+    path = encode(tmp_path / "tagged.wav", "pcm_s16le")
+    tag = b"INFOINAM" + (4).to_bytes(4, "little") + b"\xe9\xe8\xff\x00"
+    data = path.read_bytes() + b"LIST" + len(tag).to_bytes(4, "little") + tag
+    path.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:])
+    assert len(read(path)[0]) == SECONDS * 16_000
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.wav", "pcm_s16le", {}),
+        ("law.wav", "pcm_mulaw", {}),
+        ("a.mp3", "libmp3lame", {}),
+        ("a.flac", "flac", {}),
+        ("a.m4a", "aac", {"movflags": "faststart"}),
+    ],
+)
+def test_a_truncated_file_gives_what_there_is_and_a_warning(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    path = encode(tmp_path / name, codec, options=options)
+    whole, _ = read(path)
+    samples, warnings = read(shorten(path, 0.6))
+    assert [warning for warning in warnings if warning.startswith("truncated: ")]
+    assert 0.3 * len(whole) < len(samples) < 0.7 * len(whole)
+    assert np.array_equal(samples[: len(samples) // 2], whole[: len(samples) // 2])
+
+
+def test_a_truncated_film_is_told_from_a_long_one(tmp_path: Path) -> None:
+    path = encode(tmp_path / "film.mkv", "libopus", rate=48_000, pictures=True)
+    _, warnings = read(shorten(path, 0.5))
+    assert any(warning.startswith("truncated: ") for warning in warnings)
+
+
+def test_a_wave_file_written_to_a_pipe_promises_nothing(tmp_path: Path) -> None:
+    path = encode(tmp_path / "piped.wav", "pcm_s16le")
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\xff" * 4 + data[8:])
+    samples, warnings = read(path)
+    assert (len(samples), warnings) == (SECONDS * 16_000, [])
+
+
+def test_a_variable_bit_rate_without_a_header_is_no_truncation(tmp_path: Path) -> None:
+    path = tmp_path / "radio.mp3"
+    with av.open(path, "w", container_options={"write_xing": "0", "id3v2_version": "0"}) as container:
+        options = {"global_quality": "590", "flags": "+qscale"}
+        stream = container.add_stream("libmp3lame", rate=44_100, layout="stereo", options=options)
+        assert isinstance(stream, AudioStream)
+        noise = np.random.default_rng(0).integers(-6_000, 6_000, 44_100 * 2, dtype=np.int16)
+        for second in range(20):
+            sound = noise // 4_000 if second < 15 else noise
+            frame = AudioFrame.from_ndarray(sound[None], "s16", "stereo")
+            frame.rate, frame.pts = 44_100, second * 44_100
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(path) as container:
+        assert container.duration is not None
+        assert container.duration > 23 * av.time_base
+    samples, warnings = read(path)
+    assert len(samples) / 16_000 == pytest.approx(20, abs=0.1)
+    assert warnings == []
+
+
+def test_damaged_packets_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    path = encode(tmp_path / "scratched.m4a", "aac")
+    whole, _ = read(path)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 1_000] = np.random.default_rng(0).bytes(1_000)
+    path.write_bytes(data)
+    samples, warnings = read(path)
+    assert [warning for warning in warnings if warning.startswith("damaged: ")]
+    assert 0.5 * len(whole) < len(samples) < len(whole)
+
+
+def test_sound_that_is_missing_in_the_middle_is_warned_about(tmp_path: Path) -> None:
+    path = tmp_path / "holes.mkv"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        assert isinstance(stream, AudioStream)
+        for second in (0, 1, 2, 7, 8):
+            frame = AudioFrame.from_ndarray(np.ones((1, 16_000), np.int16), "s16", "mono")
+            frame.rate, frame.pts = 16_000, second * 16_000
+            container.mux(stream.encode(frame))
+    samples, warnings = read(path)
+    assert len(samples) == 5 * 16_000
+    assert [warning for warning in warnings if warning.startswith("gaps: 4000 ms")]
+
+
+def test_warnings_are_those_of_the_last_reading(tmp_path: Path) -> None:
+    reader = AudioReader(shorten(encode(tmp_path / "a.wav", "pcm_s16le"), 0.5))
+    for _ in range(2):
+        for _ in reader:
+            pass
+        assert len(reader.warnings) == 1
+
+
+def playlist(path: Path, text: str) -> Path:
+    """A playlist that names a recording which could be read."""
+    other = encode(path.with_name("other.ts"), "aac")
+    path.write_text(text.replace("RECORDING", str(other)))
+    return path
+
+
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\nRECORDING\n#EXT-X-ENDLIST\n"
+CONCAT = "ffconcat version 1.0\nfile 'RECORDING'\n"
+SDP = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.m3u8", HLS), ("a.mp3", HLS), ("a.ffconcat", CONCAT), ("a.wav", CONCAT), ("a.sdp", SDP)],
+)
+def test_playlists_are_refused_by_content(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(NotMedia, match="playlist"):
+        read(playlist(tmp_path / name, text))
+
+
+def test_a_name_cannot_pass_for_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode(tmp_path / "a.wav", "pcm_s16le").rename(tmp_path / "concat:a.wav|a.wav")
+    monkeypatch.chdir(tmp_path)
+    assert len(read(Path("concat:a.wav|a.wav"))[0]) == SECONDS * 16_000
+
+
+PAGE = b"<!DOCTYPE html><html><body>" + b"<p>Not found, sorry</p>" * 500 + b"</body></html>"
+NOISE = np.random.default_rng(0).bytes(200_000)
+
+
+@pytest.mark.parametrize("data", [PAGE, b'{"error": "expired"}', NOISE, bytes(100_000)])
+@pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.m4a", "a.aac", "a.gsm", "a.m4v", "a"])
+def test_what_is_no_recording_is_not_media(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(NotMedia):
+        read(path)
+
+
+def test_an_m4a_file_without_its_index_is_not_media(tmp_path: Path) -> None:
+    with pytest.raises(NotMedia):
+        read(shorten(encode(tmp_path / "a.m4a", "aac"), 0.6))
+
+
+def test_an_empty_file_and_pictures_alone_have_errors_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").touch()
+    with pytest.raises(SourceEmpty):
+        read(tmp_path / "a.mp3")
+    with av.open(tmp_path / "silent.mp4", "w") as container:
+        film = add_film(container)
+        add_pictures(container, film, range(10))
+        container.mux(film.encode(None))
+    with pytest.raises(NoAudioStream):
+        read(tmp_path / "silent.mp4")
+
+
+def test_a_sound_of_no_samples_is_not_media(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "none.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+    with pytest.raises(NotMedia):
+        read(tmp_path / "none.wav")
+
+
+def test_flac_keeps_every_sample_and_its_bytes_are_stable(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(-32768, 32768, 50_001).astype(np.float32) / np.float32(32768)
+    write_flac(tmp_path / "a.flac", samples)
+    blob = io.BytesIO()
+    write_flac(blob, samples)
+    assert (tmp_path / "a.flac").read_bytes() == blob.getvalue()
+    assert np.array_equal(load(blob.getvalue()), samples)
+
+
+def test_samples_out_of_range_are_clipped() -> None:
+    samples = np.array([-2, -1, 0, 0.5, 1, 2], np.float32)
+    assert to_int16(samples).tolist() == [-32768, -32768, 0, 16384, 32767, 32767]
+
+
+def test_load_reads_any_format_and_raises_as_a_reader_does(tmp_path: Path) -> None:
+    data = encode(tmp_path / "a.ogg", "libopus", rate=48_000).read_bytes()
+    assert np.array_equal(load(data), read(tmp_path / "a.ogg")[0])
+    for bad, error in ((b"", SourceEmpty), (PAGE, NotMedia)):
+        with pytest.raises(LonghandError) as caught:
+            load(bad)
+        assert type(caught.value) is error
+
+
+def test_silence_and_tones_are_not_speech() -> None:
+    samples = tone(16_000).astype(np.float32) / np.float32(32768)
+    before = samples.copy()
+    probabilities = speech_probabilities(samples)
+    assert probabilities.shape == (-(-len(samples) // 512),)
+    assert probabilities.mean() < 0.1
+    assert np.array_equal(samples, before)
+    assert speech_probabilities(samples[:0]).shape == (0,)
+    assert speech_probabilities(samples[:512]).shape == (1,)
