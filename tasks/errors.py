@@ -135,3 +135,15 @@ class LeaseLost(LonghandError):
     """Another attempt took this work over, or the job has ended."""
 
     code = "lease_lost"
+
+
+class Unexpected(LonghandError):
+    """Something went wrong inside Longhand; the worker's log has the details."""
+
+    retryable = True
+
+
+class ExecutionTimeout(LonghandError):
+    """executionTimeout exceeded"""
+
+    code = "execution_timeout"

@@ -4,6 +4,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+# A request's URL that names a blob of our own store.
+BLOB_SCHEME = "blob:"
 
 
 class Status(StrEnum):
@@ -62,6 +66,11 @@ class Options:
     vad_parameters: dict[str, float | int] = field(default_factory=dict)
 
 
+def is_english_only(model: str) -> bool:
+    """Whisper's English-only models end in `.en`."""
+    return model.endswith(".en")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a client asked for, validated. `url` is http(s), or `blob:NAME` in the blob store."""
@@ -69,11 +78,19 @@ class Request:
     url: str
     model: str
     options: Options = field(default_factory=Options)
-    webhook_url: str = ""
-    recording_id: str = ""
     streaming: bool = True
     extra_data: bool = True
     chunk_ms: int | None = None
+
+    @property
+    def language(self) -> str:
+        """The language known before anything was heard, or ""."""
+        return self.options.language or ("en" if is_english_only(self.model) else "")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether chunks may be transcribed before a language was detected."""
+        return bool(self.language) or self.options.multilingual
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -82,3 +99,92 @@ class Request:
     def from_json(text: str) -> "Request":
         fields = json.loads(text)
         return Request(**{**fields, "options": Options(**fields["options"])})
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job about to be written. `request` is None where the input was not valid.
+
+    `ttl_ms` counts from now, `execution_timeout_ms` from the start of the work (0: no limit).
+    """
+
+    id: str
+    endpoint: str
+    account: str
+    request: Request | None
+    ttl_ms: int
+    execution_timeout_ms: int
+    low_priority: bool = False
+    webhook_url: str = ""
+    recording_id: str = ""
+
+    @property
+    def receiver(self) -> str:
+        """Deliveries to one scheme, host and port are one receiver's."""
+        parts = urlsplit(self.webhook_url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower() if self.webhook_url else ""
+
+
+def _int(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as its row in Redis has it. Stamps are ms since the epoch, by Redis' clock.
+
+    `request` is None where the input was not valid: such a job exists only to tell its error.
+    `total` and `duration_ms` are None until the plan is sealed.
+    """
+
+    id: str
+    endpoint: str
+    account: str
+    status: Status
+    run: int
+    request: Request | None
+    recording_id: str
+    created_ms: int
+    deadline_ms: int
+    execution_timeout_ms: int
+    started_ms: int | None = None
+    announced_ms: int | None = None
+    finished_ms: int | None = None
+    language: str = ""
+    total: int | None = None
+    duration_ms: int | None = None
+    done_ms: int = 0
+    warnings: tuple[str, ...] = ()
+    code: str = ""
+    error: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    @staticmethod
+    def from_row(job_id: str, row: dict[str, str]) -> "Job":
+        return Job(
+            id=job_id,
+            endpoint=row["endpoint"],
+            account=row["account"],
+            status=Status(row["status"]),
+            run=int(row["run"]),
+            request=Request.from_json(row["request"]) if row.get("request") else None,
+            recording_id=row.get("recording_id") or job_id,
+            created_ms=int(row["created_ms"]),
+            deadline_ms=int(row["deadline_ms"]),
+            execution_timeout_ms=int(row.get("execution_timeout_ms") or 0),
+            started_ms=_int(row.get("started_ms")),
+            announced_ms=_int(row.get("announced_ms")),
+            finished_ms=_int(row.get("finished_ms")),
+            language=row.get("language", ""),
+            total=_int(row.get("total")),
+            duration_ms=_int(row.get("duration_ms")),
+            done_ms=int(row.get("done_ms") or 0),
+            warnings=tuple(json.loads(row.get("warnings") or "[]")),
+            code=row.get("code", ""),
+            error=row.get("error", ""),
+            meta=json.loads(row.get("meta") or "{}"),
+        )

@@ -54,6 +54,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # Of the command line's client commands: which API they talk to, with which key.
+    api_url: str = "http://127.0.0.1:8000/v2/longhand"
+    api_key: str = ""
+
     redis_url: str = "redis://127.0.0.1:6379/0"
     webhook_secret: str = ""
     # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
@@ -86,14 +90,20 @@ class Settings(BaseModel):
     max_run_bytes: int = Field(10 * 1024**2, ge=1)
     max_runsync_bytes: int = Field(20 * 1024**2, ge=1)
 
+    # Jobs that one RunPod handler relays at a time.
+    handler_concurrency: int = Field(1, ge=1)
+
     lease_ms: Milliseconds = 60_000
-    heartbeat_ms: Milliseconds = 15_000
+    # Also how soon a worker learns of a cancellation.
+    heartbeat_ms: Milliseconds = 3_000
     # Without a finished window for so long, a heartbeat no longer renews its lease.
     stall_ms: Milliseconds = 180_000
     # A task message not claimed for so long counts as lost and is sent again.
     dispatch_ms: Milliseconds = 120_000
     reap_ms: Milliseconds = 1_000
     max_attempts: int = Field(3, ge=1)
+    # The wait before another attempt of a stage that failed.
+    attempt_delay_ms: Milliseconds = 2_000
     max_starts: int = Field(20, ge=1)
     ttl_ms: Milliseconds = 86_400_000
     # 0: no limit, unless the job brings one.
@@ -155,3 +165,20 @@ class Settings(BaseModel):
             first = error.errors()[0]
             name = variable(str(first["loc"][0]))
             raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, changed so that a child reads `settings` from it."""
+    environment = dict(os.environ)
+    for field, value in settings:
+        if value is not None:
+            environment[variable(field)] = _written(value)
+    return environment
+
+
+def _written(value: object) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{name}:{key}" for key, name in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)

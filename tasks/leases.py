@@ -1,0 +1,215 @@
+"""Leases on work, and the work itself moving from set to set: pending, in flight, done, dead.
+
+A Celery message is only a hint that names a unit of work; claiming a lease here is what gives it to one
+attempt, and the fence that comes with the lease is what lets that attempt, and no earlier one, write.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from redis import Redis
+
+from tasks.chunks import Chunk
+from tasks.errors import LeaseLost, LonghandError, SourceChanged
+from tasks.events import Progress
+from tasks.scripts import Scripts, text
+from tasks.settings import Settings
+from tasks.store import job_key
+
+INGEST, TRANSCRIBE, ASSEMBLE = "ingest", "transcribe", "assemble"
+
+
+class Beat(Enum):
+    """What a heartbeat learns: go on, another attempt took over, or the job has ended."""
+
+    RENEWED = 1
+    LOST = 0
+    ENDED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one unit of a job's work: the stage itself, or a chunk's index."""
+
+    job_id: str
+    stage: str
+    unit: str
+    fence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why there is no lease: gone, done, dead, held, unknown, worn, or complete (ring assemble)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What the reaper has to see to, by job id or receiver."""
+
+    assemble: list[str]
+    receivers: list[str]
+    late: list[str]
+    sweep: list[str]
+
+
+class Leases:
+    """Units of work, claimed, renewed, finished and put back by the worker process of this name."""
+
+    def __init__(self, client: Redis, settings: Settings, worker: str = "") -> None:
+        self._worker = worker
+        self._redis: Any = client
+        self._scripts = Scripts(client)
+        self._settings = settings
+
+    def claim(self, job_id: str, stage: str, unit: str) -> Lease | Refused:
+        """Take the lease on a unit of work for one attempt."""
+        settings = self._settings
+        # Asking again for the same owner, after a lost answer, gives the same lease.
+        owner = f"{self._worker}/{uuid.uuid4().hex}"
+        answer = self._scripts(
+            "claim",
+            *(job_id, stage, unit, owner),
+            *(settings.lease_ms, settings.max_starts, settings.dispatch_ms),
+        )
+        if answer[0] != b"ok":
+            return Refused(text(answer[0]))
+        return Lease(job_id, stage, unit, text(answer[1]))
+
+    def beat(self, lease: Lease) -> Beat:
+        return Beat(
+            self._scripts("beat", lease.job_id, lease.stage, lease.unit, lease.fence, self._settings.lease_ms)
+        )
+
+    def add_chunk(self, lease: Lease, chunk: Chunk) -> bool:
+        """Write one chunk of the plan; False if an earlier attempt had written the same.
+
+        Raises SourceChanged (other audio at this index) and LeaseLost.
+        """
+        outcome = text(
+            self._scripts("add_chunk", lease.job_id, lease.fence, chunk.index, chunk.to_json(), chunk.digest)
+        )
+        if outcome == "changed":
+            raise SourceChanged
+        if outcome in ("lost", "gone"):
+            raise LeaseLost
+        return outcome == "added"
+
+    def seal(self, lease: Lease, total: int, duration_ms: int, warnings: str) -> bool:
+        """End the plan (`warnings` as JSON); True if every chunk has ended already. Raises LeaseLost."""
+        outcome = text(
+            self._scripts(
+                "seal",
+                *(lease.job_id, lease.fence, total, duration_ms, warnings),
+                self._settings.dispatch_ms,
+            )
+        )
+        if outcome in ("lost", "gone"):
+            raise LeaseLost
+        return outcome == "complete"
+
+    def commit(
+        self,
+        lease: Lease,
+        result: bytes,
+        language: str,
+        audio_ms: int,
+        report: Callable[[Progress, int], str],
+    ) -> tuple[bool, str]:
+        """Write one chunk's result, once. Returns whether it was the last, and the receiver to ring for.
+
+        `report(progress, now_ms)` makes the body of the progress event that may become due.
+        Raises LeaseLost.
+        """
+        settings = self._settings
+        while True:
+            seen_done, seen_duration, progress, now_ms = self._progress(lease.job_id, audio_ms)
+            outcome, receiver = map(
+                text,
+                self._scripts(
+                    "commit",
+                    *(lease.job_id, lease.unit, lease.fence, result, language, audio_ms),
+                    *(settings.dispatch_ms, settings.retention_ms),
+                    *(settings.progress_interval_ms, settings.progress_step),
+                    *(seen_done, seen_duration, report(progress, now_ms), self._worker),
+                ),
+            )
+            if outcome in ("lost", "gone"):
+                raise LeaseLost
+            if outcome != "stale":
+                return outcome == "complete", receiver
+
+    def _progress(self, job_id: str, audio_ms: int) -> tuple[str, str, Progress, int]:
+        """Where the job stands once a chunk of `audio_ms` is in, and what that was derived from."""
+        with self._redis.pipeline() as pipe:
+            pipe.time()
+            pipe.hmget(job_key(job_id), "done_ms", "duration_ms", "total", "announced_ms")
+            pipe.hlen(job_key(job_id, "results"))
+            (seconds, micros), row, results = pipe.execute()
+        done, duration, total, announced = (text(value or b"") for value in row)
+        now_ms = seconds * 1000 + micros // 1000
+        done_ms, total_ms = int(done or 0) + audio_ms, int(duration) if duration else None
+        eta_ms = None
+        if total_ms is not None and announced and done_ms:
+            eta_ms = (now_ms - int(announced)) * max(0, total_ms - done_ms) // done_ms
+        progress = Progress(done_ms, total_ms, results + 1, int(total) if total else None, eta_ms)
+        return done or "0", duration, progress, now_ms
+
+    def release(self, lease: Lease, error: LonghandError | None, delay_ms: int = 0) -> str:
+        """Give a lease back. With an error the attempt is charged; one that is not retryable is the last.
+
+        Returns 'again', 'exhausted' (fail the job), 'dead', 'complete' (ring assemble) or 'lost'.
+        """
+        final = error is not None and not error.retryable
+        return text(
+            self._scripts(
+                "release",
+                *(lease.job_id, lease.stage, lease.unit, lease.fence),
+                *(int(error is not None), delay_ms, self._settings.max_attempts, int(final)),
+                *(f"{error.code}: {error}" if error else "", self._settings.dispatch_ms),
+            )
+        )
+
+    def hand_out_ingests(self) -> list[str]:
+        """Jobs whose ingest is to be rung for, now that there are free slots."""
+        return [text(job_id) for job_id in self._scripts("dispatch_ingest", self._settings.dispatch_ms)]
+
+    def hand_out_chunks(self) -> list[tuple[str, int]]:
+        """Chunks to ring for, fairly over jobs, now that there are free slots."""
+        flat = self._scripts("dispatch_chunks", self._settings.dispatch_ms)
+        return [(text(job_id), int(index)) for job_id, index in zip(flat[::2], flat[1::2], strict=True)]
+
+    def reap(self) -> Reaped:
+        """Put back what was lost, and say what is due."""
+        settings = self._settings
+        lists = self._scripts("reap", settings.dispatch_ms, settings.retention_ms + settings.ttl_ms)
+        return Reaped(*([text(item) for item in found] for found in lists))
+
+    def be_the_reaper(self, owner: str, for_ms: int) -> bool:
+        """Whether this process reaps now: one does, and another takes over when it is gone."""
+        if self._redis.set("lh:reaper", owner, nx=True, px=for_ms):
+            return True
+        return bool(
+            self._redis.get("lh:reaper") == owner.encode() and self._redis.pexpire("lh:reaper", for_ms)
+        )
+
+    def swept(self, job_id: str) -> None:
+        """A job's blobs are deleted."""
+        self._redis.zrem("lh:sweep", job_id)
+
+    def forget_deadline(self, job_id: str) -> None:
+        """A job that has ended, or is gone, has no deadline."""
+        self._redis.zrem("lh:deadlines", job_id)
+
+    def open_slot(self, stage: str, child: str) -> None:
+        """A child is alive and ready for work of a stage; repeated with every heartbeat."""
+        seconds, micros = self._redis.time()
+        expiry = seconds * 1000 + micros // 1000 + self._settings.lease_ms
+        self._redis.zadd(f"lh:slots:{stage}", {child: expiry})
+
+    def close_slot(self, stage: str, child: str) -> None:
+        self._redis.zrem(f"lh:slots:{stage}", child)

@@ -1,0 +1,14 @@
+-- Ingest adds one chunk, write-once. ARGV: job, fence, index, chunk row (JSON), digest.
+-- Returns 'added', 'same' (an earlier attempt added it), 'changed' (other audio at this index),
+-- 'lost' (another attempt holds the lease) or 'gone' (the job has ended).
+local job, index = ARGV[1], ARGV[3]
+if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' end
+if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
+local known = redis.call('HGET', job_key(job, 'chunks'), index)
+if known then
+  return cjson.decode(known).digest == ARGV[5] and 'same' or 'changed'
+end
+redis.call('HSET', job_key(job, 'chunks'), index, ARGV[4])
+redis.call('ZADD', job_key(job, 'pending'), index, index)
+line_up(job, 'transcribe')
+return 'added'

@@ -1,0 +1,6 @@
+-- Transcription of a job begins: write its `transcribing` event, once a run. ARGV: job, body, retention_ms.
+-- Returns the receiver to ring for, or ''.
+local job, now = ARGV[1], now_ms()
+if redis.call('HGET', job_key(job), 'status') ~= 'running' then return '' end
+if redis.call('HSETNX', job_key(job), 'announced_ms', now) == 0 then return '' end
+return post(job, 'transcribing', ARGV[2], now, ARGV[3]) or ''

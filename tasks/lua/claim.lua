@@ -1,0 +1,46 @@
+-- Take a lease on one unit of work. ARGV: job, stage, unit, owner, lease_ms, max_starts, dispatch_ms.
+-- A task message is only a hint: lost, doubled and late ones end here, harmlessly.
+-- Returns {'ok', fence} or {why not}: gone, done, dead, held, unknown, worn (started too often: the caller
+-- fails the job), or 'complete' (a worn chunk was given up and was the last: ring assemble).
+local job, stage, unit, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local now, leases = now_ms(), job_key(job, 'leases')
+local row = fields(job, 'status', 'execution_timeout_ms')
+local status = row[1]
+if status ~= 'running' and not (status == 'queued' and stage == 'ingest') then return {'gone'} end
+if stage == 'transcribe' then
+  if redis.call('HEXISTS', job_key(job, 'results'), unit) == 1 then return {'done'} end
+  if redis.call('HEXISTS', job_key(job, 'dead'), unit) == 1 then return {'dead'} end
+  if redis.call('HEXISTS', job_key(job, 'chunks'), unit) == 0 then return {'unknown'} end
+elseif stage == 'ingest' and redis.call('HGET', job_key(job), 'sealed') == '1' then
+  return {'done'}
+end
+
+local member, held_by = job .. '/' .. unit, redis.call('HGET', leases, unit .. ':owner')
+local expiry = tonumber(redis.call('ZSCORE', leases_key(stage), member) or '0')
+-- The same owner asks twice when the reply to its first question was lost.
+if held_by == owner then return {'ok', redis.call('HGET', leases, unit)} end
+if held_by and expiry > now then return {'held'} end
+if tonumber(redis.call('HGET', leases, unit) or '0') >= tonumber(ARGV[6]) then
+  if stage ~= 'transcribe' then return {'worn'} end
+  bury(job, unit, 'started ' .. ARGV[6] .. ' times and never finished')
+  return {complete(job, now, ARGV[7]) and 'complete' or 'dead'}
+end
+
+local fence = redis.call('HINCRBY', leases, unit, 1)
+redis.call('HSET', leases, unit .. ':owner', owner)
+redis.call('ZADD', leases_key(stage), now + ARGV[5], member)
+if stage == 'transcribe' then
+  redis.call('ZREM', job_key(job, 'pending'), unit)
+  redis.call('SADD', job_key(job, 'inflight'), unit)
+elseif stage == 'ingest' then
+  redis.call('ZREM', 'lh:ready:ingest', job)
+end
+if status == 'queued' then
+  redis.call('HSET', job_key(job), 'status', 'running', 'started_ms', now)
+  recount(job, 'queued', 'running')
+  -- Run time is counted from here, queue wait never.
+  local limit = tonumber(row[2] or '0')
+  if limit > 0 then redis.call('ZADD', 'lh:deadlines', 'LT', now + limit, job) end
+  wake(job)
+end
+return {'ok', tostring(fence)}

@@ -1,0 +1,40 @@
+-- One chunk's result, written once, by the holder of its lease.
+-- ARGV: job, index, fence, result, language, audio_ms, dispatch_ms, retention_ms,
+--       progress_interval_ms, progress_step, seen_done_ms, seen_duration_ms, progress body, worker.
+-- Returns {outcome, receiver}: outcome 'done' | 'complete' (ring assemble) | 'lost' | 'gone' | 'stale'.
+-- 'stale': a progress event is due, but the body was written for another state: look again and repeat.
+-- So the event and the state it reports are one step, and its bytes are made in one place (events.py).
+local job, index, now = ARGV[1], ARGV[2], now_ms()
+local row = fields(job, 'status', 'done_ms', 'duration_ms', 'progress_ms', 'progress_done_ms', 'pinned',
+  'announced_ms')
+if row[1] ~= 'running' then return {'gone', ''} end
+if not holds(job, index, ARGV[3]) then return {'lost', ''} end
+if redis.call('HEXISTS', job_key(job, 'results'), index) == 1 then
+  return {complete(job, now, ARGV[7]) and 'complete' or 'done', ''}
+end
+
+local before, duration = tonumber(row[2] or '0'), row[3] or ''
+local done = before + ARGV[6]
+local step = done - tonumber(row[5] or '0')
+local due = row[7] and now - tonumber(row[4] or '0') >= tonumber(ARGV[9])
+  and (duration == '' or step >= ARGV[10] * tonumber(duration))
+if due and (ARGV[11] ~= tostring(before) or ARGV[12] ~= duration) then return {'stale', ''} end
+
+redis.call('HSET', job_key(job, 'results'), index, ARGV[4])
+redis.call('SADD', job_key(job, 'workers'), ARGV[14])
+redis.call('SREM', job_key(job, 'inflight'), index)
+redis.call('ZREM', job_key(job, 'pending'), index)
+drop_lease(job, 'transcribe', index)
+redis.call('HSET', job_key(job), 'done_ms', done)
+if row[6] ~= '1' and ARGV[5] ~= '' then
+  redis.call('HSET', job_key(job), 'pinned', 1, 'language', ARGV[5])
+end
+line_up(job, 'transcribe')
+emit(job)
+wake(job)
+local receiver
+if due then
+  redis.call('HSET', job_key(job), 'progress_ms', now, 'progress_done_ms', done)
+  receiver = post(job, 'progress', ARGV[13], now, ARGV[8])
+end
+return {complete(job, now, ARGV[7]) and 'complete' or 'done', receiver or ''}

@@ -1,0 +1,132 @@
+-- What every script shares: Redis' clock, key names, and the steps that several state changes have in
+-- common. docs/redis.md describes every key. Keys are built here and not passed in, since one change
+-- touches a job, the outbox and global sets together: standalone or Sentinel, never Redis Cluster.
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function job_key(job, part)
+  if part then return 'lh:job:' .. job .. ':' .. part end
+  return 'lh:job:' .. job
+end
+
+local function leases_key(stage) return 'lh:leases:' .. stage end
+
+local function fields(job, ...) return redis.call('HMGET', job_key(job), ...) end
+
+local function wake(job) redis.call('PUBLISH', 'lh:wake', job) end
+
+-- Count a job under its new status; `/health` reads these.
+local function recount(job, old, new)
+  local counts = 'lh:counts:' .. redis.call('HGET', job_key(job), 'endpoint')
+  if old then redis.call('HINCRBY', counts, old, -1) end
+  redis.call('HINCRBY', counts, new, 1)
+end
+
+-- Put a job in line for a stage. Start-time fair queueing: it enters at the present virtual time, and
+-- every chunk handed out moves it back by that chunk's audio, so that a long job cannot hold up a short one.
+local function line_up(job, stage)
+  local clock = tonumber(redis.call('GET', 'lh:clock:' .. stage) or '0')
+  local own = tonumber(redis.call('HGET', job_key(job), 'virtual_ms') or '0')
+  redis.call('ZADD', 'lh:ready:' .. stage, math.max(clock, own), job)
+end
+
+-- Fan-in. True once, when the plan is sealed and every chunk is done or dead; the assemble stage then
+-- counts as dispatched, so that the reaper rings again if this caller dies before it rings.
+local function complete(job, now, dispatch_ms)
+  local row = fields(job, 'sealed', 'total')
+  if row[1] ~= '1' then return false end
+  local ended = redis.call('HLEN', job_key(job, 'results')) + redis.call('HLEN', job_key(job, 'dead'))
+  if ended < tonumber(row[2]) then return false end
+  redis.call('ZADD', leases_key('assemble'), 'NX', now + dispatch_ms, job .. '/assemble')
+  return true
+end
+
+-- Readers see segments in order: only the contiguous prefix of finished chunks enters the event stream.
+local function emit(job)
+  local row = fields(job, 'emitted', 'duration_ms')
+  local index = tonumber(row[1] or '0')
+  while redis.call('HEXISTS', job_key(job, 'results'), index) == 1 do
+    redis.call('XADD', job_key(job, 'events'), '*', 'kind', 'segments', 'chunk', index,
+      'total_ms', row[2] or '')
+    index = index + 1
+  end
+  redis.call('HSET', job_key(job), 'emitted', index)
+end
+
+local function holds(job, unit, fence)
+  return redis.call('HGET', job_key(job, 'leases'), unit) == fence
+end
+
+local function drop_lease(job, stage, unit)
+  redis.call('ZREM', leases_key(stage), job .. '/' .. unit)
+  redis.call('HDEL', job_key(job, 'leases'), unit .. ':owner')
+end
+
+-- A chunk goes back in line, or is given up.
+local function put_back(job, index)
+  redis.call('SREM', job_key(job, 'inflight'), index)
+  redis.call('ZADD', job_key(job, 'pending'), index, index)
+  drop_lease(job, 'transcribe', index)
+  line_up(job, 'transcribe')
+end
+
+local function bury(job, index, reason)
+  redis.call('SREM', job_key(job, 'inflight'), index)
+  redis.call('ZREM', job_key(job, 'pending'), index)
+  redis.call('HSET', job_key(job, 'dead'), index, reason)
+  drop_lease(job, 'transcribe', index)
+  line_up(job, 'transcribe')
+end
+
+-- Outbox. A job's deliveries form one list in the order of events; only its head is ever due, which is
+-- what keeps their order. See contracts/webhooks.md.
+local function delivery_key(id) return 'lh:delivery:' .. id end
+
+local function schedule(id, due)
+  local receiver = redis.call('HGET', delivery_key(id), 'receiver')
+  redis.call('ZADD', 'lh:receiver:' .. receiver, due, id)
+  redis.call('ZADD', 'lh:receivers', 'LT', due, receiver)
+end
+
+local function schedule_head(job, now)
+  local head = redis.call('LINDEX', job_key(job, 'outbox'), 0)
+  if head and not redis.call('ZSCORE', 'lh:receiver:' .. redis.call('HGET', delivery_key(head), 'receiver'), head) then
+    schedule(head, now)
+  end
+end
+
+-- End a delivery: delivered, superseded, gone or dead. Its row stays readable until retention ends.
+local function settle(id, state, now, retention_ms)
+  local row = redis.call('HMGET', delivery_key(id), 'job', 'receiver')
+  redis.call('HSET', delivery_key(id), 'state', state, 'settled_ms', now)
+  redis.call('PEXPIRE', delivery_key(id), retention_ms)
+  redis.call('PEXPIRE', delivery_key(id) .. ':attempts', retention_ms)
+  redis.call('LREM', job_key(row[1], 'outbox'), 1, id)
+  redis.call('ZREM', 'lh:receiver:' .. row[2], id)
+end
+
+-- `transcribing` keeps its first try and two retries once the terminal event waits behind it;
+-- progress is dropped as soon as anything newer exists.
+local function overtaken(id, newer_kind)
+  local row = redis.call('HMGET', delivery_key(id), 'kind', 'attempts', 'state')
+  if row[3] == 'sending' then return false end
+  if row[1] == 'progress' then return newer_kind == 'progress' or newer_kind == 'terminal' end
+  return newer_kind == 'terminal' and tonumber(row[2]) >= 3
+end
+
+local function post(job, kind, body, now, retention_ms)
+  local row = fields(job, 'webhook_url', 'receiver', 'run')
+  if not row[1] or row[1] == '' then return end
+  for _, id in ipairs(redis.call('LRANGE', job_key(job, 'outbox'), 0, -1)) do
+    if overtaken(id, kind) then settle(id, 'superseded', now, retention_ms) end
+  end
+  local id = 'evt_' .. job .. '_' .. row[3] .. '_' .. redis.call('HINCRBY', job_key(job), 'seq', 1)
+  redis.call('HSET', delivery_key(id), 'job', job, 'kind', kind, 'url', row[1], 'receiver', row[2],
+    'body', body, 'state', 'waiting', 'attempts', 0, 'fence', 0, 'created_ms', now)
+  redis.call('RPUSH', job_key(job, 'outbox'), id)
+  schedule_head(job, now)
+  return row[2]
+end

@@ -1,0 +1,45 @@
+-- Put back what was lost. ARGV: dispatch_ms, listing_ms (how long a job stays in the list of jobs).
+-- Returns {jobs to ring assemble for, receivers with due deliveries, jobs past a deadline, jobs whose
+-- blobs may go}. Ingests and chunks put back here are handed out by the dispatch scripts.
+local now = now_ms()
+
+local function expired(stage)
+  return redis.call('ZRANGEBYSCORE', leases_key(stage), '-inf', now, 'LIMIT', 0, 200)
+end
+
+local function parts(member) return string.match(member, '^(.*)/([^/]+)$') end
+
+for _, member in ipairs(expired('transcribe')) do
+  local job, index = parts(member)
+  if redis.call('SISMEMBER', job_key(job, 'inflight'), index) == 1 then
+    put_back(job, index)
+  else
+    redis.call('ZREM', leases_key('transcribe'), member)
+  end
+end
+for _, member in ipairs(expired('ingest')) do
+  local job = parts(member)
+  drop_lease(job, 'ingest', 'ingest')
+  line_up(job, 'ingest')
+end
+local assemble = {}
+for _, member in ipairs(expired('assemble')) do
+  local job = parts(member)
+  redis.call('HDEL', job_key(job, 'leases'), 'assemble:owner')
+  redis.call('ZADD', leases_key('assemble'), now + ARGV[1], member)
+  table.insert(assemble, job)
+end
+
+-- A rung receiver is not due again before its doorbell could have been lost.
+local receivers = redis.call('ZRANGEBYSCORE', 'lh:receivers', '-inf', now, 'LIMIT', 0, 200)
+for _, receiver in ipairs(receivers) do
+  redis.call('ZADD', 'lh:receivers', now + 5000, receiver)
+end
+
+local late = redis.call('ZRANGEBYSCORE', 'lh:deadlines', '-inf', now, 'LIMIT', 0, 200)
+local sweep = redis.call('ZRANGEBYSCORE', 'lh:sweep', '-inf', now, 'LIMIT', 0, 20)
+redis.call('ZREMRANGEBYSCORE', 'lh:jobs', '-inf', now - ARGV[2])
+for _, stage in ipairs({'ingest', 'transcribe', 'deliver'}) do
+  redis.call('ZREMRANGEBYSCORE', 'lh:slots:' .. stage, '-inf', now)
+end
+return {assemble, receivers, late, sweep}

@@ -1,0 +1,9 @@
+-- Ingest ends the plan. ARGV: job, fence, total, duration_ms, warnings (JSON), dispatch_ms.
+-- Returns 'sealed', 'complete' (every chunk had already ended: ring assemble), 'lost' or 'gone'.
+local job, now = ARGV[1], now_ms()
+if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' end
+if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
+redis.call('HSET', job_key(job), 'sealed', 1, 'total', ARGV[3], 'duration_ms', ARGV[4], 'warnings', ARGV[5])
+drop_lease(job, 'ingest', 'ingest')
+wake(job)
+return complete(job, now, ARGV[6]) and 'complete' or 'sealed'

@@ -1,0 +1,52 @@
+"""The connection to the state's Redis, and the Lua scripts behind every change of it."""
+
+from importlib import resources
+from typing import Any
+
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.commands.core import Script
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+# A worker outlives a Redis that is gone for a minute; an HTTP client is told within seconds.
+WORKER_PATIENCE = 60
+CLIENT_PATIENCE = 3
+
+
+def connect(url: str, patience: int = CLIENT_PATIENCE) -> "Redis":
+    """A client that repeats a command for about `patience` seconds while Redis is away.
+
+    Repeating is safe: each script recognises its own second run by the lease it was given.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=10,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=10,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries=2 * patience),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+    )
+
+
+def text(value: Any) -> str:
+    """Redis answers in bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Scripts:
+    """`scripts("claim", ...)` runs `tasks/lua/claim.lua` behind `prelude.lua`."""
+
+    def __init__(self, client: Redis) -> None:
+        folder = resources.files("tasks.lua")
+        prelude = (folder / "prelude.lua").read_text()
+        self._scripts: dict[str, Script] = {
+            file.name.removesuffix(".lua"): client.register_script(prelude + file.read_text())
+            for file in folder.iterdir()
+            if file.name.endswith(".lua") and file.name != "prelude.lua"
+        }
+
+    def __call__(self, name: str, *args: str | bytes | float, client: Any = None) -> Any:
+        return self._scripts[name](args=args, client=client)

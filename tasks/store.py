@@ -1,0 +1,202 @@
+"""Jobs in Redis, as the dispatcher and the tasks read, create and end them. docs/redis.md has every key.
+
+Leases on work are in leases.py, deliveries in outbox.py; these three are all that know a key.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tasks.chunks import Chunk
+from tasks.endings import Ending
+from tasks.errors import ConfigurationError
+from tasks.job import Job, NewJob, Status
+from tasks.scripts import Scripts, text
+from tasks.settings import Settings
+from tasks.transcript import ChunkResult, result_from_bytes
+
+WAKE_CHANNEL = "lh:wake"
+READERS_PAGE = 200
+
+
+def job_key(job_id: str, part: str = "") -> str:
+    return f"lh:job:{job_id}:{part}" if part else f"lh:job:{job_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An entry of a job's event stream: one chunk's segments, or the end (`index` -1)."""
+
+    id: str
+    index: int
+    total_ms: int | None
+
+
+class Store:
+    """Jobs by id. Every method may raise redis.exceptions.RedisError."""
+
+    def __init__(self, client: Redis, settings: Settings) -> None:
+        self._client = client
+        # redis-py types its answers as sync-or-async unions; text() and the dataclasses give them types.
+        self._redis: Any = client
+        self._scripts = Scripts(client)
+        self._settings = settings
+        self._wait_for_disk = settings.durable_accept
+
+    def check_server(self) -> list[str]:
+        """Warnings about this Redis; raises ConfigurationError where it could lose an accepted job."""
+        try:
+            policy = text(self._redis.config_get("maxmemory-policy").get("maxmemory-policy", ""))
+            on_disk = text(self._redis.config_get("appendonly").get("appendonly", ""))
+        except ResponseError:
+            return ["Redis forbids CONFIG GET: make sure that it runs with noeviction and appendonly yes"]
+        if policy != "noeviction":
+            raise ConfigurationError(
+                f"Redis has maxmemory-policy {policy}, which deletes queued jobs silently: set noeviction"
+            )
+        if on_disk != "yes":
+            self._wait_for_disk = False
+            return ["Redis keeps no append-only file: a restart of it loses jobs. Set appendonly yes"]
+        return []
+
+    def create(self, new: NewJob) -> bool:
+        """Write a new job and wait until it is on disk; False if it was there already."""
+        request = new.request
+        row: dict[str, str | int] = {
+            "account": new.account,
+            "execution_timeout_ms": new.execution_timeout_ms,
+            # A chunk of a low-priority job counts as four against its place in line.
+            "cost": 4 if new.low_priority else 1,
+            "request": request.to_json() if request else "",
+            "webhook_url": new.webhook_url,
+            "receiver": new.receiver,
+            "recording_id": new.recording_id,
+            "language": request.language if request else "",
+            "pinned": int(bool(request and request.pinned)),
+        }
+        pairs = [part for pair in row.items() for part in pair]
+        with self._redis.pipeline(transaction=False) as pipe:
+            self._scripts("create", new.id, new.endpoint, new.ttl_ms, *pairs, client=pipe)
+            if self._wait_for_disk:
+                pipe.execute_command("WAITAOF", 1, 0, 5_000)
+            answers = pipe.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, ResponseError) and "WAITAOF" in str(answer):
+                self._wait_for_disk = False  # AOF is off, or a server before 7.2
+            elif isinstance(answer, Exception):
+                raise answer
+        return bool(answers[0] == 1)
+
+    def job(self, job_id: str) -> Job | None:
+        row = self._redis.hgetall(job_key(job_id))
+        if not row:
+            return None
+        return Job.from_row(job_id, {text(name): text(value) for name, value in row.items()})
+
+    def jobs(self, account: str | None, limit: int) -> list[Job]:
+        """The newest jobs first; of one account, or of all with None."""
+        found: list[Job] = []
+        for page in range(0, self._redis.zcard("lh:jobs"), READERS_PAGE):
+            for job_id in self._redis.zrevrange("lh:jobs", page, page + READERS_PAGE - 1):
+                job = self.job(text(job_id))
+                if job and account in (None, job.account):
+                    found.append(job)
+                if len(found) == limit:
+                    return found
+        return found
+
+    def announce(self, job_id: str, body: str) -> str:
+        """Write the `transcribing` event, once a run; the receiver to ring for, or ""."""
+        return text(self._scripts("announce", job_id, body, self._settings.retention_ms))
+
+    def finish(self, job_id: str, ending: Ending, *, stage: str = "", fence: str = "") -> tuple[bool, str]:
+        """End a job once. Returns whether this call did, and the receiver to ring for, or "".
+
+        With a stage, only the holder of that stage's lease may. The audio of a job that succeeded
+        may go at once; that of others stays until retention ends.
+        """
+        retention = self._settings.retention_ms
+        done, receiver = self._scripts(
+            "finish",
+            *(job_id, stage, fence, ending.status, ending.code, ending.error, ending.meta),
+            *(ending.body, ending.body_before),
+            *(0 if ending.status is Status.SUCCEEDED else retention, retention),
+        )
+        return bool(done), text(receiver)
+
+    def workers(self, job_id: str) -> list[str]:
+        """The worker processes that finished chunks of a job."""
+        return sorted(text(name) for name in self._redis.smembers(job_key(job_id, "workers")))
+
+    def chunks(self, job_id: str) -> list[Chunk]:
+        """The chunks planned so far, in order."""
+        rows = self._redis.hvals(job_key(job_id, "chunks"))
+        return sorted((Chunk.from_json(text(row)) for row in rows), key=lambda chunk: chunk.index)
+
+    def chunk(self, job_id: str, index: int) -> Chunk | None:
+        row = self._redis.hget(job_key(job_id, "chunks"), index)
+        return Chunk.from_json(text(row)) if row else None
+
+    def result(self, job_id: str, index: int) -> ChunkResult | None:
+        data = self._redis.hget(job_key(job_id, "results"), index)
+        return result_from_bytes(data) if data else None
+
+    def results(self, job_id: str) -> list[ChunkResult]:
+        """The results there are, in order."""
+        rows = self._redis.hvals(job_key(job_id, "results"))
+        return sorted((result_from_bytes(row) for row in rows), key=lambda result: result.index)
+
+    def dead(self, job_id: str) -> dict[int, str]:
+        """The chunks that were given up, and why."""
+        rows = self._redis.hgetall(job_key(job_id, "dead"))
+        return {int(index): text(reason) for index, reason in rows.items()}
+
+    def chunk_counts(self, job_id: str) -> tuple[int, int, int]:
+        """How many chunks are done, are being worked on, and are planned."""
+        with self._redis.pipeline() as pipe:
+            pipe.hlen(job_key(job_id, "results")).scard(job_key(job_id, "inflight"))
+            done, inflight, planned = pipe.hlen(job_key(job_id, "chunks")).execute()
+        return done, inflight, planned
+
+    def events(self, job_id: str, after: str = "0", limit: int = 50) -> list[Event]:
+        """Entries of a job's stream after the one of id `after`, in order."""
+        entries = self._redis.xrange(
+            job_key(job_id, "events"), f"({after}" if after != "0" else "-", count=limit
+        )
+        return list(_events(entries))
+
+    def cursor(self, job_id: str) -> str:
+        """The last event that /stream has handed to its client."""
+        return text(self._redis.hget(job_key(job_id), "cursor") or "0")
+
+    def advance(self, job_id: str, event_id: str) -> None:
+        """Hand out no event up to this one again. A job that is gone stays gone."""
+        self._scripts("advance", job_id, event_id)
+
+    def counts(self, endpoint: str) -> dict[Status, int]:
+        """How many jobs of an endpoint there are, or have been, in each status."""
+        rows = self._redis.hgetall(f"lh:counts:{endpoint}")
+        return {Status(text(status)): int(count) for status, count in rows.items()}
+
+    def slots(self, stage: str) -> tuple[int, int]:
+        """How many live slots a stage has, and how many of its units are being worked on or rung for."""
+        seconds, micros = self._redis.time()
+        with self._redis.pipeline() as pipe:
+            pipe.zcount(f"lh:slots:{stage}", seconds * 1000 + micros // 1000, "+inf")
+            live, busy = pipe.zcard(f"lh:leases:{stage}").execute()
+        return live, busy
+
+    def now_ms(self) -> int:
+        """Redis' clock, the only one that stamps anything."""
+        seconds, micros = self._redis.time()
+        return int(seconds * 1000 + micros // 1000)
+
+
+def _events(entries: list[Any]) -> Iterator[Event]:
+    for event_id, fields in entries:
+        total = text(fields.get(b"total_ms", b""))
+        index = int(fields[b"chunk"]) if fields[b"kind"] == b"segments" else -1
+        yield Event(text(event_id), index, int(total) if total else None)
