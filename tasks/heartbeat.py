@@ -1,0 +1,59 @@
+"""Keeps a lease alive while the work under it advances, and brings back the news that it should stop."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import structlog
+from redis.exceptions import RedisError
+
+from tasks.errors import LeaseLost
+from tasks.leases import Beat, Lease, Leases
+from tasks.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Heartbeat:
+    """A context manager around the work; the work calls `advance()` whenever it got further.
+
+    A kernel that hangs must not renew its lease for ever, so renewing stops `stall_ms` after the last
+    advance. A Redis that is away is no reason to stop: the result is committed when it is back.
+    """
+
+    def __init__(self, leases: Leases, lease: Lease, settings: Settings) -> None:
+        self._leases = leases
+        self._lease = lease
+        self._every_s = settings.heartbeat_ms / 1000
+        self._stall_s = settings.stall_ms / 1000
+        self._advanced_s = time.monotonic()
+        self._lost = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+
+    def advance(self) -> None:
+        """The work got further. Raises LeaseLost if it is not ours any more, or not wanted."""
+        self._advanced_s = time.monotonic()
+        if self._lost.is_set():
+            raise LeaseLost
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every_s):
+            if time.monotonic() - self._advanced_s > self._stall_s:
+                continue
+            try:
+                if self._leases.beat(self._lease) is not Beat.RENEWED:
+                    self._lost.set()
+                    return
+            except RedisError as error:
+                log.warning("heartbeat_failed", job_id=self._lease.job_id, error=str(error))

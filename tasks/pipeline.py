@@ -1,0 +1,121 @@
+"""Every stage of a job as a Celery task, in running order: ingest, transcribe_chunk, assemble, deliver.
+
+A message names a unit of work and nothing else; attempt() claims it in Redis, which is where the truth is.
+"""
+
+from dataclasses import replace
+
+import structlog
+from celery import shared_task
+
+from tasks import app, endings, events, leases
+from tasks.attempt import attempt, dead_chunks_error, fail_job
+from tasks.audio import load
+from tasks.context import Context, Stage, engine_of_process
+from tasks.deliver import drain
+from tasks.engine import ChunkWork
+from tasks.errors import InvalidInput, LeaseLost
+from tasks.heartbeat import Heartbeat
+from tasks.ingest import ingest_recording
+from tasks.job import Job, Request
+from tasks.leases import Lease
+from tasks.model_names import model_of
+from tasks.transcript import merge, result_to_bytes
+
+log = structlog.get_logger()
+
+
+@shared_task(name=app.INGEST, bind=True, base=Stage)
+def ingest(self: Stage, job_id: str) -> None:
+    """Bring the recording in and cut it into chunks; the first is transcribed while the rest is being cut."""
+    context = self.context
+
+    def work(lease: Lease, heartbeat: Heartbeat) -> None:
+        _, request = _job_and_request(context, job_id)
+        ingest_recording(context, request, lease, heartbeat)
+        log.info("job_planned", job_id=job_id)
+
+    attempt(context, job_id, leases.INGEST, leases.INGEST, work)
+    context.bells.ingests()
+
+
+@shared_task(name=app.TRANSCRIBE, bind=True, base=Stage)
+def transcribe_chunk(self: Stage, job_id: str, index: int) -> None:
+    """Transcribe one chunk and commit its result; the commit that completes the job rings for assemble."""
+    context = self.context
+    attempt(
+        context,
+        job_id,
+        leases.TRANSCRIBE,
+        str(index),
+        lambda lease, heartbeat: _transcribe(context, lease, index, heartbeat),
+    )
+    context.bells.chunks()
+
+
+def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat) -> None:
+    job, request = _job_and_request(context, lease.job_id)
+    chunk = context.store.chunk(job.id, index)
+    if chunk is None:
+        raise LeaseLost
+    engine = engine_of_process()
+    model = model_of(request.model, context.settings)
+    engine.preload(model)
+    heartbeat.advance()
+    context.bells.deliver(
+        context.store.announce(job.id, events.transcribing(job.id, job.recording_id, context.store.now_ms()))
+    )
+    work = ChunkWork(index, chunk.start_ms, model, replace(request.options, language=job.language or None))
+    audio = load(context.blobs.get(chunk.blob))
+    result = engine.transcribe(audio, work, lambda _done, _total: heartbeat.advance())
+
+    complete, receiver = context.leases.commit(
+        lease,
+        result_to_bytes(result),
+        result.language,
+        chunk.end_ms - chunk.start_ms,
+        lambda progress, now_ms: events.progressed(job.id, job.recording_id, now_ms, progress),
+    )
+    context.bells.deliver(receiver)
+    if complete:
+        context.bells.assemble(job.id)
+    log.info("chunk_done", job_id=job.id, chunk=index, worker=context.worker, speech_ms=result.speech_ms)
+
+
+@shared_task(name=app.ASSEMBLE, bind=True, base=Stage)
+def assemble(self: Stage, job_id: str) -> None:
+    """Merge the chunks' results in order and end the job; its webhook is written in the same step."""
+    context = self.context
+
+    def work(lease: Lease, _heartbeat: Heartbeat) -> None:
+        job, request = _job_and_request(context, job_id)
+        if error := dead_chunks_error(context, job_id):
+            fail_job(context, job_id, error)
+            return
+        transcript = merge(
+            context.store.results(job_id), duration_ms=job.duration_ms or 0, warnings=job.warnings
+        )
+        model = model_of(request.model, context.settings)
+        ending = endings.succeeded(job, request, transcript, model, context.store.now_ms())
+        _, receiver = context.store.finish(job_id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
+        context.bells.deliver(receiver)
+        log.info("job_succeeded", job_id=job_id, segments=len(transcript.segments))
+
+    attempt(context, job_id, leases.ASSEMBLE, leases.ASSEMBLE, work)
+
+
+@shared_task(name=app.DELIVER, bind=True, base=Stage)
+def deliver(self: Stage, receiver: str) -> None:
+    """Send every delivery that is due to one receiver, in order, one signed POST each."""
+    drain(self.context, receiver)
+
+
+def _job_and_request(context: Context, job_id: str) -> tuple[Job, Request]:
+    """Raises LeaseLost for a job that is gone, InvalidInput for one whose input was refused."""
+    job = context.store.job(job_id)
+    if job is None:
+        raise LeaseLost
+    if job.request is None:
+        # Its submitter died between writing the job and ending it.
+        raise InvalidInput
+    return job, job.request

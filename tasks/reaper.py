@@ -1,0 +1,55 @@
+"""The reaper: one live worker process, under one lock, puts back what was lost and sees to what is due."""
+
+import threading
+
+import structlog
+from redis.exceptions import RedisError
+
+from tasks import endings
+from tasks.attempt import fail_job
+from tasks.context import Context
+from tasks.errors import ExecutionTimeout
+
+log = structlog.get_logger()
+
+
+def run(context: Context, stop: threading.Event) -> None:
+    """Reap every `reap_ms` while this process holds the lock; survive a Redis that is away."""
+    every_s = context.settings.reap_ms / 1000
+    while not stop.wait(every_s):
+        try:
+            if context.leases.be_the_reaper(context.worker, max(5_000, 3 * context.settings.reap_ms)):
+                tick(context)
+        except (RedisError, OSError) as error:
+            log.warning("reaper_failed", error=str(error))
+
+
+def tick(context: Context) -> None:
+    """Look once through leases, deliveries, deadlines and blobs; ring for all that can go on."""
+    reaped = context.leases.reap()
+    for job_id in reaped.late:
+        end_late(context, job_id)
+    for job_id in reaped.assemble:
+        context.bells.assemble(job_id)
+    for receiver in reaped.receivers:
+        context.bells.deliver(receiver)
+    for job_id in reaped.sweep:
+        context.blobs.delete_job(job_id)
+        context.leases.swept(job_id)
+    context.bells.ingests()
+    context.bells.chunks()
+
+
+def end_late(context: Context, job_id: str) -> None:
+    """End a job that has passed its deadline: of its run time, or of its whole life."""
+    job = context.store.job(job_id)
+    if job is None or job.terminal:
+        context.leases.forget_deadline(job_id)
+        return
+    now_ms = context.store.now_ms()
+    if now_ms >= job.deadline_ms:
+        _, receiver = context.store.finish(job_id, endings.expired(job, now_ms))
+        context.bells.deliver(receiver)
+        log.warning("job_expired", job_id=job_id)
+    else:
+        fail_job(context, job_id, ExecutionTimeout())
