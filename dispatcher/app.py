@@ -1,0 +1,87 @@
+"""The API process: `python -m dispatcher.app`."""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from dispatcher import problems, routes
+from dispatcher.service import Service
+from tasks.errors import LonghandError
+from tasks.logs import start_logging
+from tasks.settings import Settings
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The HTTP API over the Redis of the settings."""
+    service = Service.build(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        listener = asyncio.create_task(service.wakeups.listen())
+        yield
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+        await service.wakeups.close()
+
+    app = FastAPI(title="Longhand", lifespan=lifespan)
+    app.state.service = service
+    app.include_router(routes.router)
+    app.add_exception_handler(problems.Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RedisError, _redis_away)
+    return app
+
+
+def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, problems.Problem)  # noqa: S101  registered for it alone
+    return error.response()
+
+
+def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first = error.errors()[0]
+    return problems.bad_request(f"{'.'.join(map(str, first['loc']))}: {first['msg']}").response()
+
+
+def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    return problems.Problem(error.status_code, str(error.detail)).response()
+
+
+def _redis_away(_request: Request, error: Exception) -> Response:
+    log.error("redis_away", error=str(error))
+    return problems.unavailable().response()
+
+
+def main() -> None:
+    """Check the settings and Redis, then serve until told to end."""
+    parser = argparse.ArgumentParser(prog="python -m dispatcher.app", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    options = parser.parse_args()
+    start_logging()
+    try:
+        settings = Settings.from_env()
+        app = create_app(settings)
+        for warning in app.state.service.store.check_server():
+            log.warning("redis_warning", warning=warning)
+    except LonghandError as error:
+        sys.exit(f"{error.code}: {error}")
+    uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)
+
+
+if __name__ == "__main__":
+    main()

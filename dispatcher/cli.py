@@ -1,0 +1,196 @@
+"""The `longhand` command: run a machine, submit recordings, follow jobs."""
+
+import base64
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from dispatcher.client import TERMINAL, Client, transcript_of
+from dispatcher.local import Machine, Plan
+from tasks.errors import LonghandError
+from tasks.formats import FORMATS
+from tasks.model_names import model_of
+from tasks.settings import Settings
+
+MAX_FILE = 7 * 1024 * 1024
+
+
+class LonghandGroup(click.Group):
+    """Turns our errors into one line and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LonghandError as error:
+            click.echo(f"{error.code}: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=LonghandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Transcripts of long recordings.
+
+    Start everything on this machine with `longhand up`, then in another terminal:
+
+        longhand transcribe https://example.com/talk.mp3 --format srt
+
+    The client commands talk to LONGHAND_API_URL with LONGHAND_API_KEY.
+    """
+
+
+def _client() -> Client:
+    settings = Settings.from_env()
+    return Client(settings.api_url, settings.api_key)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address the API listens on.")
+@click.option("--port", default=8000, show_default=True, help="Port of the API; 0 takes a free one.")
+@click.option(
+    "--workers", default=2, show_default=True, help="Processes that transcribe: one per GPU or core."
+)
+@click.option("--model", help="Model of jobs that name none. Without it: by device, GPU or CPU.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of state, audio and logs.")
+@click.option("--redis-url", help="Use this Redis; without it an embedded one is started.")
+@click.option("--flower-port", type=int, help="Also start Flower, the dashboard, on this port of 127.0.0.1.")
+def up(
+    host: str,
+    port: int,
+    workers: int,
+    model: str | None,
+    data_dir: Path | None,
+    redis_url: str | None,
+    flower_port: int | None,
+) -> None:
+    """Run everything on this machine: Redis, API, workers, Flower. Ctrl-C ends it all.
+
+    Prints `ready http://HOST:PORT` once a worker has its model. A process that dies is started again.
+    """
+    settings = Settings.from_env()
+    chosen = {"model": model_of(model or "", settings), "data_dir": data_dir or settings.data_dir}
+    settings = settings.model_copy(update=chosen)
+    machine = Machine(settings, Plan(host, port, workers, redis_url or "", flower_port))
+    signal.signal(signal.SIGTERM, _interrupt)
+    click.echo(f"model {settings.model}, data in {settings.data_path}")
+    try:
+        machine.start()
+        if machine.flower_port:
+            click.echo(f"flower http://127.0.0.1:{machine.flower_port}")
+        click.echo(f"ready {machine.url}")
+        machine.watch(click.echo)
+    except KeyboardInterrupt:
+        click.echo("stopping")
+    finally:
+        machine.stop()
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@main.command()
+@click.argument("recording")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="txt", show_default=True)
+@click.option("--model", default="", help="Model to use; without it, the server's.")
+@click.option("--language", help="Language of the recording, such as he or en; without it, it is detected.")
+@click.option("--webhook-url", help="Where progress is to be posted.")
+@click.option("--recording-id", help="Your own name for the recording, repeated in every webhook.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write here and not to the terminal.")
+def transcribe(
+    recording: str,
+    form: str,
+    model: str,
+    language: str | None,
+    webhook_url: str | None,
+    recording_id: str | None,
+    output: Path | None,
+) -> None:
+    """Transcribe RECORDING, a URL or a file, and print the transcript.
+
+    Progress is shown on stderr, so that the output can be piped.
+    """
+    job_input: dict[str, Any] = {"model": model, "transcribe_args": _source(recording)}
+    if language:
+        job_input["transcribe_args"]["language"] = language
+    for name, value in (("webhook_url", webhook_url), ("recording_id", recording_id)):
+        if value:
+            job_input[name] = value
+    client = _client()
+    job_id = client.submit(job_input)
+    click.echo(f"job {job_id}", err=True)
+    follow(client, job_id)
+    text = FORMATS[form](transcript_of(_finished(client, job_id)))
+    if output:
+        output.write_text(text, encoding="utf-8")
+    else:
+        click.echo(text, nl=not text.endswith("\n"))
+
+
+@main.command()
+@click.argument("job_id")
+def status(job_id: str) -> None:
+    """Show a job's state as JSON, without its transcript."""
+    shown = _client().status(job_id)
+    if shown["status"] == "COMPLETED":
+        shown.pop("output", None)
+    click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+@main.command()
+@click.argument("job_id")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="txt", show_default=True)
+def result(job_id: str, form: str) -> None:
+    """Print the transcript of a job that has completed."""
+    text = FORMATS[form](transcript_of(_finished(_client(), job_id)))
+    click.echo(text, nl=not text.endswith("\n"))
+
+
+@main.command()
+@click.argument("job_id")
+def cancel(job_id: str) -> None:
+    """End a job; one that has ended stays as it is."""
+    click.echo(_client().cancel(job_id)["status"])
+
+
+@main.command()
+@click.option("--limit", default=20, show_default=True)
+def jobs(limit: int) -> None:
+    """List your newest jobs."""
+    for job in _client().jobs(limit):
+        total = job["audio_seconds_total"]
+        done = f"{job['audio_seconds_done']:.0f}/{total:.0f} s" if total is not None else "-"
+        click.echo(f"{job['id']}  {job['status']:<11}  {done:>13}  {job['recording_id']}  {job['error']}")
+
+
+def follow(client: Client, job_id: str) -> None:
+    """Show a progress bar on stderr until the job has ended."""
+    with click.progressbar(length=1000, label="transcribing", file=sys.stderr) as bar:
+        for entry in client.entries(job_id):
+            if entry.get("type") == "progress":
+                bar.update(round(1000 * entry["data"]["step_fraction"]) - bar.pos)
+
+
+def _source(recording: str) -> dict[str, str]:
+    """The input that names the recording; raises LonghandError for a file that is too large to send along."""
+    path = Path(recording)
+    if "://" in recording or not path.is_file():
+        return {"url": recording}
+    if path.stat().st_size > MAX_FILE:
+        raise LonghandError(
+            f"{path.name} is larger than {MAX_FILE // 1024**2} MiB: serve it over HTTP and pass its URL"
+        )
+    return {"blob": base64.b64encode(path.read_bytes()).decode()}
+
+
+def _finished(client: Client, job_id: str) -> list[Any]:
+    """A completed job's output; raises LonghandError for one that has not, or not well, ended."""
+    shown = client.status(job_id)
+    if shown["status"] not in TERMINAL:
+        raise LonghandError(f"job {job_id} is still {shown['status']}")
+    if shown["status"] != "COMPLETED":
+        raise LonghandError(f"job {job_id} is {shown['status']}: {shown.get('error', '')}")
+    return list(shown["output"])

@@ -1,0 +1,103 @@
+"""A small client of the HTTP API, for the command line and the demo."""
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from tasks.errors import LonghandError
+from tasks.transcript import Segment, Transcript, Word
+
+TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
+
+
+class ApiError(LonghandError):
+    """The API answered with an error."""
+
+    code = "api_error"
+
+
+class Client:
+    """One endpoint of an API: `base` is like http://127.0.0.1:8000/v2/longhand. Methods raise ApiError."""
+
+    def __init__(self, base: str, key: str = "") -> None:
+        self._base = base.rstrip("/")
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {key}"
+
+    def submit(self, job_input: dict[str, Any], **fields: Any) -> str:
+        """Submit a job and return its id; `fields` are /run's others, such as `policy`."""
+        return str(self._call("POST", "run", {"input": job_input, **fields})["id"])
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        return self._call("GET", f"status/{quote(job_id, safe='')}")
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        return self._call("POST", f"cancel/{quote(job_id, safe='')}", {})
+
+    def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
+        return list(self._call("GET", f"jobs?limit={limit}")["jobs"])
+
+    def health(self) -> dict[str, Any]:
+        return self._call("GET", "health")
+
+    def entries(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """The typed entries of a job's stream as they come, until the job has ended."""
+        cursor = "0"
+        while True:
+            page = self._call("GET", f"stream/{quote(job_id, safe='')}?cursor={cursor}")
+            for item in page["stream"]:
+                yield from entries_of(item["output"])
+            if page["status"] != "IN_PROGRESS":
+                return
+            cursor = page.get("cursor", cursor)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            answer = self._session.request(method, f"{self._base}/{path}", json=body, timeout=(5, 120))
+            content = answer.json()
+        except requests.RequestException as error:
+            raise ApiError(f"no answer from {self._base}: {type(error).__name__}") from error
+        if answer.status_code != 200:
+            raise ApiError(f"{answer.status_code}: {content.get('detail', content)}")
+        return dict(content)
+
+
+def entries_of(item: Any) -> list[dict[str, Any]]:
+    """The entries of one stream item: a list of them, or the one of `streaming: false`."""
+    return list(item) if isinstance(item, list) else [item]
+
+
+def segments_of(output: list[Any]) -> list[dict[str, Any]]:
+    """The wire segments of a COMPLETED job's `output`, in either form."""
+    found: list[dict[str, Any]] = []
+    for entry in (entry for item in output for entry in entries_of(item)):
+        if entry.get("type") == "segments":
+            found += entry["data"]
+        for group in entry.get("result", []):
+            found += group
+    return found
+
+
+def transcript_of(output: list[Any]) -> Transcript:
+    """A COMPLETED job's `output` as a transcript; its duration is the end of the last segment."""
+    wire = segments_of(output)
+    segments = tuple(
+        Segment(
+            item["text"],
+            _ms(item["start"]),
+            _ms(item["end"]),
+            tuple(
+                Word(word["word"], _ms(word["start"]), _ms(word["end"]), word["probability"])
+                for word in item.get("words", [])
+            ),
+        )
+        for item in wire
+    )
+    language = str(wire[0].get("extra_data", {}).get("language", "")) if wire else ""
+    return Transcript(segments, segments[-1].end_ms if segments else 0, language)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

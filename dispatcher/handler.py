@@ -1,0 +1,153 @@
+"""The RunPod handler: `python -m dispatcher.handler`. It enqueues to Celery and relays the job's events.
+
+The SDK's worker loop calls it; what it yields, the platform streams and adds up as the job's output.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import runpod
+import structlog
+
+from dispatcher.schemas import parse_policy
+from dispatcher.service import Service
+from dispatcher.views import Item, stream_items
+from tasks.errors import LonghandError
+from tasks.job import Job, Status
+from tasks.logs import start_logging
+from tasks.settings import Settings
+
+log = structlog.get_logger()
+
+QUEUE_REPORT_S = 10.0
+# The platform may end this worker once the handler returns, so it stays for the last webhook; not for ever.
+LAST_WEBHOOK_S = 60.0
+CANCEL_S = 2.0
+
+# What the handler yields: an item in the typed dialect, or the error that ends the job.
+Yielded = Item | dict[str, object]
+
+
+class Handler:
+    """One per process; called once per job."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._listener: asyncio.Task[None] | None = None
+
+    async def __call__(self, event: dict[str, Any]) -> AsyncIterator[Yielded]:
+        """Submit, or attach to, the job of this id; yield what it produces until it ends."""
+        service, job_id = self._service, str(event["id"])
+        if self._listener is None:
+            self._listener = asyncio.create_task(service.wakeups.listen())
+        limits = parse_policy(event.get("policy"), service.settings)
+        account = "runpod"
+        try:
+            new = await asyncio.to_thread(
+                service.submitter.submit, job_id, event.get("input"), service.endpoint, account, limits
+            )
+        except LonghandError as error:
+            yield {"error": f"{error.code}: {error}"}
+            return
+        if not new:
+            # The platform delivers a job again after losing a worker; readers see its items again.
+            yield [{"type": "meta", "data": {"restarted": True}}]
+        ended = False
+        try:
+            async for item in self._relay(job_id):
+                yield item
+            ended = True
+        finally:
+            # CancelledError or GeneratorExit: the platform has stopped this job.
+            if not ended:
+                await asyncio.shield(asyncio.wait_for(self._cancel(job_id), CANCEL_S))
+        async for last in self._ending(job_id):
+            yield last
+
+    async def _relay(self, job_id: str) -> AsyncIterator[Item]:
+        """The job's items in order, and where it waits in line, until it has ended."""
+        service, last, reported_s = self._service, "0", float("-inf")
+        loop = asyncio.get_running_loop()
+        async with service.wakeups.of(job_id) as woken:
+            while True:
+                job = await asyncio.to_thread(service.store.job, job_id)
+                if job is None:
+                    return
+                for event_id, items in await asyncio.to_thread(_page, service, job, last):
+                    last = event_id
+                    for item in items:
+                        yield item
+                if job.terminal:
+                    return
+                if job.status is Status.QUEUED and loop.time() - reported_s >= QUEUE_REPORT_S:
+                    reported_s = loop.time()
+                    yield [await asyncio.to_thread(_queued, service, job)]
+                await woken(1.0)
+
+    async def _ending(self, job_id: str) -> AsyncIterator[dict[str, object]]:
+        """Wait for the last webhook to be delivered, then say how the job failed, if it did."""
+        service = self._service
+        deadline_s = asyncio.get_running_loop().time() + LAST_WEBHOOK_S
+        while asyncio.get_running_loop().time() < deadline_s:
+            if not await asyncio.to_thread(service.outbox.pending, job_id):
+                break
+            await asyncio.sleep(0.2)
+        job = await asyncio.to_thread(service.store.job, job_id)
+        if job is None:
+            yield {"error": "expired: the job is gone"}
+        elif job.status is not Status.SUCCEEDED:
+            yield {"error": f"{job.code}: {job.error}"}
+
+    async def _cancel(self, job_id: str) -> None:
+        job = await asyncio.to_thread(self._service.store.job, job_id)
+        if job is not None and not job.terminal:
+            await asyncio.to_thread(self._service.submitter.cancel, job)
+
+
+def _page(service: Service, job: Job, after: str) -> list[tuple[str, list[Item]]]:
+    return list(stream_items(job, service.store, after, None))
+
+
+def _queued(service: Service, job: Job) -> dict[str, object]:
+    waited_ms = service.store.now_ms() - job.created_ms
+    data = {
+        "phase": "transcription",
+        "step": "queue",
+        "step_fraction": 0.0,
+        "description": "waiting for a worker",
+        "extra": {"queue_seconds": waited_ms / 1000},
+    }
+    return {"type": "progress", "data": data}
+
+
+def main() -> None:
+    """Check the settings and Redis, then serve the platform's jobs."""
+    start_logging()
+    try:
+        settings = Settings.from_env()
+        service = Service.build(settings)
+        for warning in service.store.check_server():
+            log.warning("redis_warning", warning=warning)
+    except LonghandError as error:
+        sys.exit(f"{error.code}: {error}")
+    handler = Handler(service)
+
+    async def transcribe(event: dict[str, Any]) -> AsyncIterator[Yielded]:
+        # The SDK looks at the function's own kind to see that it streams.
+        async for item in handler(event):
+            yield item
+
+    runpod.serverless.start(
+        {
+            "handler": transcribe,
+            "return_aggregate_stream": True,
+            # Constant: a value that changes while jobs run stops the intake until the worker is empty.
+            "concurrency_modifier": lambda _current: settings.handler_concurrency,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

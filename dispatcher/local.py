@@ -1,0 +1,247 @@
+"""Everything on one machine, as `longhand up` runs it: Redis, API, workers and Flower, each kept alive."""
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from tasks.errors import LonghandError
+from tasks.scripts import connect
+from tasks.settings import Settings, child_environment
+from tasks.store import Store
+
+TICK_S = 0.2
+PR_SET_PDEATHSIG = 1
+# A process that dies again within this time is started after ever longer waits.
+STEADY_S = 10.0
+GRACE_S = 8.0
+REDIS_LOST_S = 10.0
+
+
+class StartFailed(LonghandError):
+    """A process could not be started."""
+
+    code = "start_failed"
+
+
+class RedisLost(LonghandError):
+    """Redis is gone."""
+
+    code = "redis_lost"
+
+
+@dataclass(slots=True)
+class Process:
+    """One process, started again whenever it ends, with its log in a file."""
+
+    name: str
+    argv: list[str]
+    env: dict[str, str]
+    log: Path
+    started_s: float = 0.0
+    failures: int = 0
+    due_s: float | None = None
+    popen: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def start(self, now_s: float) -> None:
+        with self.log.open("ab") as output:
+            # A session of its own: Ctrl-C reaches only the parent, which ends the others in order.
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", *self.argv],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # A parent that is killed outright takes the others along.
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  this process has one thread
+            )
+        self.started_s = now_s
+
+    @property
+    def ended(self) -> bool:
+        return self.popen is not None and self.popen.poll() is not None
+
+    def revive(self, now_s: float) -> bool:
+        """Start it again if it has ended and its turn has come; True where this call did."""
+        if not self.ended:
+            return False
+        if self.due_s is None:
+            quick = now_s - self.started_s < STEADY_S
+            self.failures = self.failures + 1 if quick else 0
+            self.due_s = now_s + min(0.1 * 2.0**self.failures, 10.0)
+        if now_s < self.due_s:
+            return False
+        self.due_s = None
+        self.start(now_s)
+        return True
+
+    def last_lines(self, count: int = 5) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-count:])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. Port 0: a free one. `flower_port` None: no Flower. `redis_url` "": embedded."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 2
+    redis_url: str = ""
+    flower_port: int | None = None
+
+
+class Machine:
+    """Starts the processes of a plan, watches them, and ends them all."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self._plan = plan
+        self._logs = settings.data_path / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self.port = plan.port or free_port(plan.host)
+        self.flower_port = plan.flower_port or (free_port("127.0.0.1") if plan.flower_port == 0 else None)
+        self._redis_port = 0 if plan.redis_url else free_port("127.0.0.1")
+        self.redis_url = plan.redis_url or f"redis://127.0.0.1:{self._redis_port}/0"
+        self.settings = settings.model_copy(update={"redis_url": self.redis_url})
+        self._env = child_environment(self.settings)
+        self._processes: list[Process] = []
+        self._redis: Process | None = None
+        self._seen_redis_s = time.monotonic()
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self._plan.host in ("0.0.0.0", "") else self._plan.host  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+    def start(self, within_s: float = 20.0) -> None:
+        """Start everything; return once a worker has its model and the API answers.
+
+        Raises StartFailed with the last lines of the log of what did not start.
+        """
+        deadline_s = time.monotonic() + within_s
+        if not self._plan.redis_url:
+            folder = self.settings.data_path / "redis"
+            self._redis = self._process("redis", "tasks.embedded", str(folder), str(self._redis_port))
+            self._redis.start(time.monotonic())
+        client = connect(self.settings.state_url, 1)
+        self._until(deadline_s, "redis", lambda: _answers(client.ping))
+        for process in self._others():
+            self._processes.append(process)
+            process.start(time.monotonic())
+        store = Store(client, self.settings)
+        self._until(deadline_s, "transcribe", lambda: _answers(lambda: store.slots("transcribe")[0] > 0))
+        self._until(deadline_s, "api", lambda: _listens(self._plan.host, self.port))
+        client.close()
+
+    def watch(self, say: Callable[[str], None]) -> None:
+        """Keep everything alive; returns never. Raises RedisLost."""
+        client = connect(self.settings.state_url, 1)
+        self._seen_redis_s = time.monotonic()
+        while True:
+            self.tick(say)
+            now_s = time.monotonic()
+            if _answers(client.ping):
+                self._seen_redis_s = now_s
+            elif now_s - self._seen_redis_s > REDIS_LOST_S:
+                raise RedisLost(f"lost Redis at {_without_password(self.redis_url)}; stopping")
+            time.sleep(TICK_S)
+
+    def tick(self, say: Callable[[str], None]) -> None:
+        """Look once at every process; raises RedisLost where the embedded server is gone."""
+        if self._redis and self._redis.ended:
+            raise RedisLost(f"lost the embedded Redis ({self._redis.last_lines(1)}); stopping")
+        for process in self._processes:
+            if process.revive(time.monotonic()):
+                say(f"{process.name} had ended and was started again")
+
+    def stop(self) -> None:
+        """End every process: politely, then by force; Redis last. Further signals do not cut this short."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        _end([process for process in self._processes if process.popen], GRACE_S)
+        if self._redis and self._redis.popen:
+            _end([self._redis], GRACE_S)
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name, of what is running now."""
+        every = [*self._processes, *([self._redis] if self._redis else [])]
+        return {process.name: process.popen.pid for process in every if process.popen and not process.ended}
+
+    def _process(self, name: str, *argv: str) -> Process:
+        return Process(name, list(argv), self._env, self._logs / f"{name}.log")
+
+    def _others(self) -> Iterator[Process]:
+        plan = self._plan
+        yield self._process("api", "dispatcher.app", "--host", plan.host, "--port", str(self.port))
+        yield self._process("transcribe", "tasks.worker", "transcribe", "--concurrency", str(plan.workers))
+        yield self._process("io", "tasks.worker", "io")
+        yield self._process("deliver", "tasks.worker", "deliver")
+        if self.flower_port:
+            flower = ["flower", "--address=127.0.0.1", f"--port={self.flower_port}", "--read-only"]
+            process = self._process("flower", "celery", *flower)
+            process.env = {**self._env, "CELERY_BROKER_URL": self.redis_url}
+            yield process
+
+    def _until(self, deadline_s: float, name: str, ready: Callable[[], bool]) -> None:
+        """Wait for one step of the start; fail at once where a process ends instead."""
+        while not ready():
+            every = [*self._processes, *([self._redis] if self._redis else [])]
+            for process in every:
+                if process.ended:
+                    raise StartFailed(f"{process.name} ended while starting:\n{process.last_lines()}")
+            if time.monotonic() > deadline_s:
+                raise StartFailed(f"{name} was not ready in time; its log is {self._logs / name}.log")
+            time.sleep(TICK_S)
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_port(host: str) -> int:
+    """A TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(question: Callable[[], object]) -> bool:
+    try:
+        return bool(question())
+    except RedisError:
+        return False
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), 1).close()  # noqa: S104
+    except OSError:
+        return False
+    return True
+
+
+def _end(processes: list[Process], grace_s: float) -> None:
+    running = [process.popen for process in processes if process.popen]
+    for popen in running:
+        popen.terminate()
+    deadline_s = time.monotonic() + grace_s
+    for popen in running:
+        try:
+            popen.wait(max(0.0, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            popen.kill()
+            popen.wait()
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,49 @@
+"""Errors as the RunPod API words them: status, title, detail; a missing job has no integer status."""
+
+from http import HTTPStatus
+
+from starlette.responses import JSONResponse
+
+
+class Problem(Exception):
+    """Ends a request with an error status."""
+
+    def __init__(self, status: int, detail: str, code: str = "") -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code
+
+    def response(self) -> JSONResponse:
+        body: dict[str, object] = {"title": HTTPStatus(self.status).phrase, "detail": self.detail}
+        if self.code == JOB_NOT_FOUND:
+            # runpod's asyncio client polls a body with a `status` for ever.
+            body["error"] = self.detail
+        else:
+            body["status"] = self.status
+        if self.code:
+            body["code"] = self.code
+        return JSONResponse(body, self.status)
+
+
+JOB_NOT_FOUND = "job_not_found"
+
+
+def job_not_found() -> Problem:
+    return Problem(404, "job not found", JOB_NOT_FOUND)
+
+
+def endpoint_not_found() -> Problem:
+    return Problem(404, "endpoint not found", "endpoint_not_found")
+
+
+def bad_token(present: bool) -> Problem:
+    return Problem(401, "invalid token" if present else "no token provided", "unauthorized")
+
+
+def bad_request(detail: str, code: str = "invalid_input") -> Problem:
+    return Problem(400, f"bad request: {detail}", code)
+
+
+def unavailable() -> Problem:
+    return Problem(503, "the job store is away: try again in a few seconds", "unavailable")

@@ -1,0 +1,235 @@
+"""The HTTP API in RunPod's shape: `/v2/{endpoint_id}/{operation}`. contracts/runpod.md has every trap."""
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from redis.exceptions import RedisError
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+
+from dispatcher import problems
+from dispatcher.auth import account_of
+from dispatcher.schemas import parse_policy
+from dispatcher.service import Service
+from dispatcher.submit import JOB_ID, new_job_id
+from dispatcher.views import STREAM_OPEN, STREAM_OVER, Item, platform_status, status_object, stream_items
+from tasks.job import Job, Status
+
+router = APIRouter(prefix="/v2/{endpoint_id}")
+
+# Below the 10 s after which runpod's Python client gives up a read, and repeats it.
+STREAM_HOLD_MS = 5_000
+MAX_WAIT_MS = 90_000
+RUNSYNC_WAIT_MS = 90_000
+MAX_RUNSYNC_WAIT_MS = 300_000
+
+Wait = Annotated[int | None, Query(ge=0)]
+
+
+def caller(request: Request, endpoint_id: str) -> Service:
+    """The service, for a caller whose key and endpoint are right; `request.state.account` says whose."""
+    service: Service = request.app.state.service
+    header = request.headers.get("authorization")
+    account = account_of(header, service.settings.api_keys)
+    if account is None:
+        raise problems.bad_token(bool(header))
+    if endpoint_id != service.endpoint:
+        raise problems.endpoint_not_found()
+    request.state.account = account
+    return service
+
+
+Caller = Annotated[Service, Depends(caller)]
+
+
+@router.post("/run")
+async def run(request: Request, endpoint_id: str, service: Caller) -> JSONResponse:
+    """Accept a job; on the answer it is on disk."""
+    body = await _body(request, service.settings.max_run_bytes)
+    job_id = await _submit(request, service, endpoint_id, body, new_job_id())
+    return JSONResponse({"id": job_id, "status": "IN_QUEUE"})
+
+
+@router.post("/runsync")
+async def runsync(request: Request, endpoint_id: str, service: Caller, wait: Wait = None) -> JSONResponse:
+    """Accept a job and wait for its end; after `wait` ms, its status object as it is then."""
+    body = await _body(request, service.settings.max_runsync_bytes)
+    job_id = await _submit(request, service, endpoint_id, body, new_job_id("sync-"))
+    wait_ms = min(max(wait or RUNSYNC_WAIT_MS, 1_000), MAX_RUNSYNC_WAIT_MS)
+    return await _status_after(request, service, job_id, wait_ms)
+
+
+@router.api_route("/status/{job_id}", methods=["GET", "POST"])
+async def status(request: Request, job_id: str, service: Caller) -> JSONResponse:
+    """The job's status object."""
+    return await _status_after(request, service, job_id, 0)
+
+
+@router.api_route("/status-sync/{job_id}", methods=["GET", "POST"])
+async def status_sync(request: Request, job_id: str, service: Caller, wait: Wait = None) -> JSONResponse:
+    """As /status, once the job has ended or `wait` ms have passed."""
+    return await _status_after(request, service, job_id, min(wait or RUNSYNC_WAIT_MS, MAX_RUNSYNC_WAIT_MS))
+
+
+@router.api_route("/stream/{job_id}", methods=["GET", "POST"])
+async def stream(
+    request: Request, job_id: str, service: Caller, wait: Wait = None, cursor: str | None = None
+) -> JSONResponse:
+    """What the job produced since the last call, held until there is something. Never an error status.
+
+    `cursor` (our addition) reads again from any place without moving the client's own.
+    """
+    try:
+        page = await _next_page(request, service, job_id, cursor, min(wait or STREAM_HOLD_MS, MAX_WAIT_MS))
+    except RedisError:
+        # One error status here, and clients cancel the job.
+        return JSONResponse({"status": STREAM_OPEN, "stream": []})
+    last = str(page["cursor"])
+    # Only once the answer is written: a client that has gone away gets the same items again.
+    advance = None if cursor is not None else BackgroundTask(service.store.advance, job_id, last)
+    return JSONResponse(page, background=advance if page["stream"] else None)
+
+
+@router.post("/cancel/{job_id}")
+async def cancel(request: Request, job_id: str, service: Caller) -> JSONResponse:
+    """End a job. One that has ended stays as it is; both answer 200, or clients lose the real error."""
+    job = await _job(request, service, job_id)
+    if not job.terminal:
+        await run_in_threadpool(service.submitter.cancel, job)
+        job = await _job(request, service, job_id)
+    shown = await run_in_threadpool(status_object, job, service.store, service.store.now_ms())
+    shown.pop("output", None)
+    return JSONResponse(shown)
+
+
+@router.get("/health")
+async def health(service: Caller, endpoint_id: str) -> JSONResponse:
+    """Counts of jobs and workers, with every key that RunPod's clients require."""
+    counts, (ready, busy) = await run_in_threadpool(service.counts, endpoint_id)
+    running = min(busy, ready)
+    return JSONResponse(
+        {
+            "jobs": {
+                "completed": counts.get(Status.SUCCEEDED, 0),
+                "failed": counts.get(Status.FAILED, 0) + counts.get(Status.EXPIRED, 0),
+                "inProgress": counts.get(Status.RUNNING, 0),
+                "inQueue": counts.get(Status.QUEUED, 0),
+                "retried": 0,
+            },
+            "workers": {
+                "idle": ready - running,
+                "initializing": 0,
+                "ready": ready,
+                "running": running,
+                "throttled": 0,
+                "unhealthy": 0,
+            },
+        }
+    )
+
+
+@router.get("/jobs")
+async def jobs(
+    request: Request, service: Caller, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+) -> JSONResponse:
+    """The caller's newest jobs (our addition, for `longhand jobs`)."""
+    found = await run_in_threadpool(service.store.jobs, request.state.account, limit)
+    now_ms = await run_in_threadpool(service.store.now_ms)
+    rows = [
+        {
+            "id": job.id,
+            "status": platform_status(job, now_ms),
+            "recording_id": job.recording_id,
+            "created_ms": job.created_ms,
+            "audio_seconds_done": job.done_ms / 1000,
+            "audio_seconds_total": job.duration_ms / 1000 if job.duration_ms is not None else None,
+            "error": job.error,
+        }
+        for job in found
+    ]
+    return JSONResponse({"jobs": rows})
+
+
+async def _body(request: Request, limit: int) -> dict[str, Any]:
+    """The request's JSON object with an `input`. Raises Problem (400) for anything else."""
+    data = bytearray()
+    async for block in request.stream():
+        data += block
+        if len(data) > limit:
+            raise problems.bad_request(
+                f"body: exceeded max body size of {limit // 1024**2}MiB", "body_too_large"
+            )
+    try:
+        body = json.loads(bytes(data))
+    except (ValueError, RecursionError):
+        raise problems.bad_request("body: not valid JSON") from None
+    if not isinstance(body, dict) or "input" not in body:
+        raise problems.bad_request("body: `input` is missing")
+    return body
+
+
+async def _submit(
+    request: Request, service: Service, endpoint: str, body: dict[str, Any], job_id: str
+) -> str:
+    limits = parse_policy(body.get("policy"), service.settings)
+    account = request.state.account
+    await run_in_threadpool(service.submitter.submit, job_id, body["input"], endpoint, account, limits)
+    return job_id
+
+
+async def _job(request: Request, service: Service, job_id: str) -> Job:
+    """The caller's own job; another's is not found."""
+    # Checked first: a stranger's string must not reach into other keys.
+    job = await run_in_threadpool(service.store.job, job_id) if JOB_ID.fullmatch(job_id) else None
+    if job is None or job.account != request.state.account:
+        raise problems.job_not_found()
+    return job
+
+
+async def _status_after(request: Request, service: Service, job_id: str, wait_ms: int) -> JSONResponse:
+    deadline = asyncio.get_running_loop().time() + wait_ms / 1000
+    async with service.wakeups.of(job_id) as woken:
+        while not (job := await _job(request, service, job_id)).terminal:
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                break
+            await woken(min(left_s, 1.0))
+    return JSONResponse(await run_in_threadpool(_status_now, service, job))
+
+
+def _status_now(service: Service, job: Job) -> dict[str, object]:
+    return status_object(job, service.store, service.store.now_ms())
+
+
+async def _next_page(
+    request: Request, service: Service, job_id: str, cursor: str | None, hold_ms: int
+) -> dict[str, Any]:
+    """The next page that has items or is the last, or an empty one after `hold_ms`."""
+    deadline = asyncio.get_running_loop().time() + hold_ms / 1000
+    async with service.wakeups.of(job_id) as woken:
+        while True:
+            job = await _job(request, service, job_id)
+            page = await run_in_threadpool(_page, service, job, cursor)
+            left_s = deadline - asyncio.get_running_loop().time()
+            if page["stream"] or page["status"] == STREAM_OVER or left_s <= 0:
+                return page
+            await woken(min(left_s, 1.0))
+
+
+def _page(service: Service, job: Job, cursor: str | None) -> dict[str, object]:
+    """The next items. Over only when the job has ended and nothing is left to read."""
+    last = cursor if cursor is not None else service.store.cursor(job.id)
+    items: list[Item] = []
+    for event_id, found in stream_items(job, service.store, last):
+        items += found
+        last = event_id
+    # `job` was read first: if it had ended by then, its last event was there to be read too.
+    over = job.terminal and not service.store.events(job.id, last, 1)
+    return {
+        "status": STREAM_OVER if over else STREAM_OPEN,
+        "stream": [{"output": item} for item in items],
+        "cursor": last,
+    }

@@ -1,0 +1,206 @@
+"""What a client may send: the input of a job, its policy. The public contract of `input`, field by field."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
+from tasks.guard import check_url
+from tasks.job import Options, Request
+from tasks.model_names import check_language
+from tasks.settings import Settings
+
+M = TypeVar("M", bound=BaseModel)
+
+OPTION_NAMES = tuple(field.name for field in fields(Options))
+MIN_CHUNK_S, MAX_CHUNK_S = 10, 1800
+
+
+class OutputOptions(BaseModel):
+    """What the ivrit client asks for in the segments."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    word_timestamps: bool = True
+    extra_data: bool = True
+
+
+class Source(BaseModel):
+    """Fields that the ivrit client sends among the transcribe arguments and others beside them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    url: str | list[str] | None = None
+    blob: str | list[str] | None = None
+    webhook_url: str | None = None
+    recording_id: str | None = None
+    chunk_seconds: float | None = Field(None, ge=MIN_CHUNK_S, le=MAX_CHUNK_S)
+
+
+class TranscribeArgs(Source):
+    """`input.transcribe_args`, without the engine's own options."""
+
+    diarize: bool = False
+    diarization_args: dict[str, Any] | None = None
+    output_options: OutputOptions = Field(default_factory=OutputOptions)
+    # The client's own wish to be told more; a worker always logs every chunk.
+    verbose: bool = False
+
+
+class JobInput(Source):
+    """`input` of /run and /runsync, and of a RunPod job."""
+
+    type: Literal["url", "blob"] | None = None
+    engine: Literal["faster-whisper", "stable-whisper"] = "faster-whisper"
+    model: str = Field("", max_length=200)
+    streaming: bool = True
+    transcribe_args: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Where a job's progress is reported, and the client's own name for the recording."""
+
+    webhook_url: str = ""
+    recording_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A job's policy, ms. 0: no limit on the run time."""
+
+    ttl_ms: int
+    execution_timeout_ms: int
+    low_priority: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A valid input. `blob` is base64, still to be stored; then `request.url` names it."""
+
+    request: Request
+    blob: str = ""
+
+
+def parse_contact(raw: object, settings: Settings) -> Contact:
+    """Read webhook and recording id from either place; what is not valid there counts as absent.
+
+    So that an input with another mistake in it is still answered by webhook.
+    """
+    places = [raw, raw.get("transcribe_args")] if isinstance(raw, dict) else []
+    found: dict[str, str] = {}
+    for place in places:
+        for name in ("webhook_url", "recording_id"):
+            value = place.get(name) if isinstance(place, dict) else None
+            if isinstance(value, str) and value:
+                found.setdefault(name, value)
+    contact = Contact(**found)
+    try:
+        if contact.webhook_url:
+            check_url(contact.webhook_url, allow_private=settings.allow_private_addresses)
+    except (InvalidInput, AddressRefused):
+        return Contact("", contact.recording_id)
+    return contact
+
+
+def parse_input(raw: object, settings: Settings) -> Parsed:
+    """Read a job's input.
+
+    Raises InvalidInput and its kinds (no source, unknown or unsupported option or scheme), ModelLanguage
+    and AddressRefused.
+    """
+    if not isinstance(raw, dict) or not raw:
+        raise InvalidInput("`input` must be an object that names a recording, such as {'url': 'https://…'}")
+    given = _validate(JobInput, raw, "input")
+    arguments = given.transcribe_args
+    args = _validate(
+        TranscribeArgs,
+        {name: value for name, value in arguments.items() if name not in OPTION_NAMES},
+        "transcribe_args",
+    )
+    _refuse_unsupported(args)
+    options = _options({name: arguments[name] for name in arguments if name in OPTION_NAMES}, args)
+    model = given.model or settings.model
+    check_language(model, options.language, options.task, options.multilingual)
+    webhook_url = given.webhook_url or args.webhook_url
+    if webhook_url:
+        check_url(webhook_url, allow_private=settings.allow_private_addresses)
+    url, blob = _source(given, args)
+    if url:
+        check_url(url, allow_private=settings.allow_private_addresses)
+    seconds = given.chunk_seconds or args.chunk_seconds
+    request = Request(
+        url=url,
+        model=model,
+        options=options,
+        streaming=given.streaming,
+        extra_data=args.output_options.extra_data,
+        chunk_ms=round(seconds * 1000) if seconds else None,
+    )
+    return Parsed(request, blob)
+
+
+def parse_policy(raw: object, settings: Settings) -> Limits:
+    """`policy` of /run: what is outside the platform's ranges is brought to their nearest end."""
+    policy = raw if isinstance(raw, dict) else {}
+    week = 7 * 24 * 3600 * 1000
+
+    def within(name: str, least: int, default: int) -> int:
+        value = policy.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return default
+        return int(min(max(value, least), week))
+
+    return Limits(
+        ttl_ms=within("ttl", 10_000, settings.ttl_ms),
+        execution_timeout_ms=within("executionTimeout", 5_000, settings.execution_timeout_ms),
+        low_priority=policy.get("lowPriority") is True,
+    )
+
+
+def _validate(kind: type[M], raw: dict[str, Any], where: str) -> M:
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise _named(error, where, list(kind.model_fields)) from error
+
+
+def _options(raw: dict[str, Any], args: TranscribeArgs) -> Options:
+    raw = {"word_timestamps": args.output_options.word_timestamps, **raw}
+    try:
+        return TypeAdapter(Options).validate_python(raw)
+    except ValidationError as error:
+        raise _named(error, "transcribe_args", list(OPTION_NAMES)) from error
+
+
+def _named(error: ValidationError, where: str, accepted: list[str]) -> InvalidInput:
+    """The first mistake, as a sentence that names the field."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in (where, *first["loc"]))
+    if first["type"] == "extra_forbidden":
+        if where == "transcribe_args":
+            accepted = sorted({*accepted, *OPTION_NAMES})
+        return UnknownOption(f"{place} is not known; accepted are: {', '.join(accepted)}")
+    return InvalidInput(f"{place}: {first['msg']}")
+
+
+def _refuse_unsupported(args: TranscribeArgs) -> None:
+    if args.diarize:
+        raise UnsupportedOption("transcribe_args.diarize: speakers are not told apart yet; leave it out")
+    if args.diarization_args:
+        raise UnsupportedOption("transcribe_args.diarization_args: speakers are not told apart yet")
+
+
+def _source(given: JobInput, args: TranscribeArgs) -> tuple[str, str]:
+    """The recording's URL, or its bytes in base64; exactly one of them."""
+    url, blob = given.url or args.url, given.blob or args.blob
+    if isinstance(url, list) or isinstance(blob, list):
+        raise UnsupportedOption("several recordings in one job are not supported yet: submit a job for each")
+    if url and blob:
+        raise InvalidInput("the input has both `url` and `blob`: pass one of them")
+    if not url and not blob:
+        raise NoSource
+    if given.type and not {"url": url, "blob": blob}[given.type]:
+        raise NoSource(f"`type` is {given.type!r}, but there is no `{given.type}`")
+    return (url or "").strip(), blob or ""

@@ -1,0 +1,94 @@
+"""The one way in: an input becomes a job in Redis, on disk, and the ingest stage is rung for."""
+
+import base64
+import binascii
+import re
+import uuid
+from dataclasses import replace
+
+import structlog
+
+from dispatcher.schemas import Limits, Parsed, parse_contact, parse_input
+from tasks import endings
+from tasks.app import Doorbells
+from tasks.blobs import Blobs
+from tasks.errors import InvalidInput, LonghandError
+from tasks.job import BLOB_SCHEME, Job, NewJob, Request
+from tasks.settings import Settings
+from tasks.store import Store
+
+log = structlog.get_logger()
+
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+def new_job_id(prefix: str = "") -> str:
+    """An id in the platform's shape: a uuid4 and a region."""
+    return f"{prefix}{uuid.uuid4()}-u1"
+
+
+class Submitter:
+    """Accepts, and cancels, jobs. Its methods may raise redis.exceptions.RedisError."""
+
+    def __init__(self, settings: Settings, store: Store, bells: Doorbells, blobs: Blobs) -> None:
+        self._settings = settings
+        self._store = store
+        self._bells = bells
+        self._blobs = blobs
+
+    def submit(self, job_id: str, raw: object, endpoint: str, account: str, limits: Limits) -> bool:
+        """Write the job; on return it is on disk. False if this id was there already.
+
+        An input that is not valid makes a job that has failed: its error is told wherever a job is read,
+        and by webhook. Raises InvalidInput for an id that cannot be one.
+        """
+        if not JOB_ID.fullmatch(job_id):
+            raise InvalidInput("a job's id is 1 to 128 letters, digits, - and _")
+        contact = parse_contact(raw, self._settings)
+        new = NewJob(
+            job_id,
+            endpoint,
+            account,
+            None,
+            limits.ttl_ms,
+            limits.execution_timeout_ms,
+            limits.low_priority,
+            contact.webhook_url,
+            contact.recording_id,
+        )
+        try:
+            request = self._with_stored_blob(job_id, parse_input(raw, self._settings))
+        except LonghandError as error:
+            return self._refuse(new, error)
+        created = self._store.create(replace(new, request=request))
+        log.info("job_accepted", job_id=job_id, endpoint=endpoint, account=account, new=created)
+        self._bells.ingests()
+        return created
+
+    def cancel(self, job: Job) -> None:
+        """End a job that has not ended. Its workers learn of it with their next heartbeat."""
+        done, receiver = self._store.finish(job.id, endings.canceled(job, self._store.now_ms()))
+        if done:
+            log.info("job_canceled", job_id=job.id)
+        self._bells.deliver(receiver)
+
+    def _refuse(self, new: NewJob, error: LonghandError) -> bool:
+        created = self._store.create(new)
+        recording_id = new.recording_id or new.id
+        ending = endings.failed(new.id, recording_id, self._store.now_ms(), error)
+        _, receiver = self._store.finish(new.id, ending)
+        log.info("job_refused", job_id=new.id, code=error.code)
+        self._bells.deliver(receiver)
+        return created
+
+    def _with_stored_blob(self, job_id: str, parsed: Parsed) -> Request:
+        """The request with its recording, if it came along, in the blob store and never in Redis."""
+        if not parsed.blob:
+            return parsed.request
+        try:
+            data = base64.b64decode(parsed.blob, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidInput("`blob` is not base64") from None
+        name = f"{job_id}/source"
+        self._blobs.put(name, data)
+        return replace(parsed.request, url=BLOB_SCHEME + name)

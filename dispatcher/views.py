@@ -1,0 +1,128 @@
+"""Jobs as RunPod's clients see them: the status object, and the items of a stream in the typed dialect."""
+
+from collections.abc import Iterator
+
+from tasks.job import Job, Status
+from tasks.store import Event, Store
+from tasks.transcript import segment_to_wire
+
+# Our status -> the platform's. RUNNING must never be shown, ivrit cancels on it.
+PLATFORM_STATUS = {
+    Status.QUEUED: "IN_QUEUE",
+    Status.RUNNING: "IN_PROGRESS",
+    Status.SUCCEEDED: "COMPLETED",
+    Status.FAILED: "FAILED",
+    Status.CANCELED: "CANCELLED",
+    Status.EXPIRED: "TIMED_OUT",
+}
+# The stream shows every end as COMPLETED: runpod's client reads on for ever after CANCELLED.
+STREAM_OPEN, STREAM_OVER = "IN_PROGRESS", "COMPLETED"
+# A client that waits longer than 300 s for IN_QUEUE to pass gives the job up.
+QUEUE_VISIBLE_MS = 120_000
+# Of one stream element, and of one answer of /stream, UTF-8 bytes at most.
+MAX_ELEMENT = 512 * 1024
+MAX_PAGE = 8 * 1024 * 1024
+
+Item = list[dict[str, object]] | dict[str, object]
+
+
+def status_object(job: Job, store: Store, now_ms: int) -> dict[str, object]:
+    """The body of /status; `output` only where there is one, `error` always a string."""
+    shown: dict[str, object] = {"id": job.id, "status": platform_status(job, now_ms)}
+    if job.status is Status.QUEUED:
+        return shown
+    started_ms = job.started_ms or job.finished_ms or now_ms
+    shown["delayTime"] = started_ms - job.created_ms
+    if job.terminal:
+        shown["executionTime"] = (job.finished_ms or now_ms) - started_ms
+        shown["workerId"] = next(iter(store.workers(job.id)), "")
+    if job.status is Status.SUCCEEDED:
+        shown["output"] = output(job, store)
+    elif job.status is Status.FAILED:
+        shown["error"] = job.error
+        shown["code"] = job.code
+    elif job.status is Status.RUNNING:
+        shown["output"] = [decode_progress(job.done_ms, job.duration_ms)]
+    return shown
+
+
+def platform_status(job: Job, now_ms: int) -> str:
+    if job.status is Status.QUEUED and now_ms - job.created_ms > QUEUE_VISIBLE_MS:
+        return PLATFORM_STATUS[Status.RUNNING]
+    return PLATFORM_STATUS[job.status]
+
+
+def output(job: Job, store: Store) -> list[object]:
+    """The concatenation of the stream."""
+    return [item for _, items in stream_items(job, store, "0", None) for item in items]
+
+
+def stream_items(
+    job: Job, store: Store, after: str, max_bytes: int | None = MAX_PAGE
+) -> Iterator[tuple[str, list[Item]]]:
+    """Items of the job's events after the one of id `after`, event by event, up to about `max_bytes`."""
+    size = 0
+    while events := store.events(job.id, after):
+        for event in events:
+            items = items_of(job, store, event)
+            yield event.id, items
+            size += sum(map(_size, items))
+            if max_bytes is not None and size >= max_bytes:
+                return
+            after = event.id
+
+
+def items_of(job: Job, store: Store, event: Event) -> list[Item]:
+    """One chunk's segments in the typed dialect, split so that no item is too large.
+
+    For `streaming: false` there is one item with everything, at the end of a job that succeeded.
+    """
+    if job.request is None or not job.request.streaming:
+        done = event.index < 0 and job.status is Status.SUCCEEDED
+        segments = [segment for index in range(job.total or 0) for segment in _segments(job, store, index)]
+        return [{"result": [segments]}] if done else []
+    if event.index < 0:
+        return []
+    groups: list[list[dict[str, object]]] = [[]]
+    room = MAX_ELEMENT
+    for segment in _segments(job, store, event.index):
+        size = _size(segment)
+        if size > room and groups[-1]:
+            groups.append([])
+            room = MAX_ELEMENT
+        groups[-1].append(segment)
+        room -= size
+    chunk = store.chunk(job.id, event.index)
+    progress = decode_progress(chunk.end_ms if chunk else 0, event.total_ms)
+    items: list[Item] = [[{"type": "segments", "data": group}] for group in groups[:-1]]
+    return [*items, [{"type": "segments", "data": groups[-1]}, progress]]
+
+
+def decode_progress(done_ms: int, total_ms: int | None) -> dict[str, object]:
+    """A progress entry as ivrit's `on_progress` gets it; the fraction is 0 while the length is unknown."""
+    extra = {"processed_seconds": done_ms / 1000, "total_seconds": total_ms / 1000 if total_ms else None}
+    data = {
+        "phase": "transcription",
+        "step": "decode",
+        "step_fraction": min(1.0, done_ms / total_ms) if total_ms else 0.0,
+        "description": "transcribing",
+        "extra": extra,
+    }
+    return {"type": "progress", "data": data}
+
+
+def _segments(job: Job, store: Store, index: int) -> list[dict[str, object]]:
+    result = store.result(job.id, index)
+    if result is None or job.request is None:
+        return []
+    words = job.request.options.word_timestamps
+    language = job.language or result.language
+    return [
+        segment_to_wire(segment, language=language, extra_data=job.request.extra_data, words=words)
+        for segment in result.segments
+    ]
+
+
+def _size(value: object) -> int:
+    # An upper bound that needs no second encoding of the whole: repr of a wire value is about its JSON.
+    return len(repr(value).encode())
