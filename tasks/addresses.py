@@ -2,8 +2,8 @@
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-# IANA's special-purpose registry, multicast and Azure's host address. Written out, because `is_global`
-# lets several of them through and changes with Python's patches.
+# What IANA's special-purpose registry does not call global, multicast, and Azure's host. Written out,
+# because `is_global` lets several of them through and changes with Python's patches.
 _REFUSED_V4 = tuple(
     IPv4Network(block)
     for block in (
@@ -16,11 +16,8 @@ _REFUSED_V4 = tuple(
         "172.16.0.0/12",
         "192.0.0.0/24",  # IETF protocols; Oracle's metadata is 192.0.0.192
         "192.0.2.0/24",
-        "192.31.196.0/24",
-        "192.52.193.0/24",
         "192.88.99.0/24",  # 6to4 relays
         "192.168.0.0/16",
-        "192.175.48.0/24",
         "198.18.0.0/15",
         "198.51.100.0/24",
         "203.0.113.0/24",
@@ -36,7 +33,6 @@ _REFUSED_V6 = tuple(
     for block in (
         "2001::/23",  # IETF protocols, Teredo and ORCHID among them
         "2001:db8::/32",
-        "2620:4f:8000::/48",
         "3fff::/20",
     )
 )

@@ -3,6 +3,7 @@
 import functools
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,14 +45,13 @@ class _Extent:
     def length_ms(self) -> int:
         return self._end_ms - (self._start_ms or 0)
 
-    def add(self, packet: "av.Packet[av.stream.Stream]") -> None:
-        if packet.pts is None or packet.time_base is None:
+    def add(self, packet: "av.Packet[av.stream.Stream]", tick_ms: float) -> None:
+        if packet.pts is None:
             return
-        start_ms = int(packet.pts * packet.time_base * 1000)
-        end_ms = int((packet.pts + (packet.duration or 0)) * packet.time_base * 1000)
+        start_ms = int(packet.pts * tick_ms)
         if self._start_ms is None:
             self._start_ms = self._end_ms = start_ms
-        self._end_ms = max(self._end_ms, end_ms)
+        self._end_ms = max(self._end_ms, int((packet.pts + (packet.duration or 0)) * tick_ms))
 
 
 class AudioReader:
@@ -93,20 +93,23 @@ class AudioReader:
 
     def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
         damaged = 0
+        ticks_ms = {each.index: float((each.time_base or 0) * 1000) for each in container.streams}
         try:
             # All streams, though one is decoded: pictures may rightly go on longer than the sound.
             for packet in container.demux():
-                self._file.add(packet)
+                tick_ms = ticks_ms[packet.stream_index]
+                self._file.add(packet, tick_ms)
                 if packet.stream is not stream:
                     continue
-                self._sound.add(packet)
+                self._sound.add(packet, tick_ms)
                 try:
                     yield from stream.decode(packet)
                 except av.FFmpegError:
                     damaged += 1
         except av.FFmpegError as error:
             self.warnings.append(f"truncated: the file could not be read to its end ({error.strerror})")
-            yield from stream.decode(None)
+            with suppress(av.FFmpegError):
+                yield from stream.decode(None)
         if damaged:
             self.warnings.append(f"damaged: {damaged} packets could not be decoded and are left out")
 
@@ -150,6 +153,8 @@ def _audio_stream(container: InputContainer) -> AudioStream:
         if streams.video:
             raise NoAudioStream("the file holds pictures but no sound")
         raise NotMedia(f"the file was taken for {container.format.long_name}, but holds no sound")
+    if stream.codec_context is None:
+        raise NotMedia("the file's sound is in a format that is not known here")
     try:
         stream.codec_context.open(strict=False)
     except av.FFmpegError as error:
@@ -175,13 +180,12 @@ def _tolerance_ms(length_ms: int) -> int:
 
 
 def _resample(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-    """Frames as 16 kHz mono s16. A stream may change its rate or layout midway, as joined mp3 files do."""
+    """Seconds of 16 kHz mono s16. A stream may change its rate or layout midway, as joined mp3 files do."""
     for _, run in groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name, frame.rate)):
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE, frame_size=SAMPLE_RATE)
         for frame in run:
             yield from resampler.resample(frame)
-        # A resampler that had nothing to change hands the flushing None back.
-        yield from filter(None, resampler.resample(None))
+        yield from resampler.resample(None)
 
 
 def to_int16(samples: Samples) -> npt.NDArray[np.int16]:

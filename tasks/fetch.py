@@ -235,9 +235,8 @@ class _Download:
             while block := response.raw.read1(_BLOCK_BYTES, decode_content=True):
                 self._write(position, block)
                 position += len(block)
-        except urllib3.exceptions.HTTPError:
-            # `from None`: urllib3's exceptions quote URLs, and query strings must never reach a log.
-            raise SourceUnreachable(self._broken_off()) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise SourceUnreachable(self._broken_off()) from error
         return position
 
     def _write(self, position: int, block: bytes) -> None:

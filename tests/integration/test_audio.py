@@ -282,6 +282,16 @@ def test_an_empty_file_and_pictures_alone_have_errors_of_their_own(tmp_path: Pat
         read(tmp_path / "silent.mp4")
 
 
+def test_a_codec_nobody_knows_is_not_media(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.wav", "pcm_s16le")
+    data = bytearray(path.read_bytes())
+    tag = data.index(b"fmt ") + 8
+    data[tag : tag + 2] = b"\x99\x99"
+    path.write_bytes(data)
+    with pytest.raises(NotMedia, match="not known"):
+        read(path)
+
+
 def test_a_sound_of_no_samples_is_not_media(tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "none.wav"), "wb") as file:
         file.setnchannels(1)

@@ -107,9 +107,11 @@ def running(address: str, tls: ssl.SSLContext | None = None) -> Iterator[Host]:
         host = Host(server, tls=tls)
         thread = threading.Thread(target=host.serve)
         thread.start()
-        yield host
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        try:
+            yield host
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
         assert not thread.is_alive()
 
 
@@ -154,14 +156,21 @@ def test_an_older_attempt_leaves_nothing_behind(host: Host, target: Path) -> Non
     assert target.read_bytes() == BODY
 
 
-def test_a_length_that_is_not_told_is_unknown(host: Host, target: Path) -> None:
-    def chunked(request: Request) -> None:
-        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (BODY[:7], BODY[7:])) + b"0\r\n\r\n"
-        request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+def chunked(request: Request, body: bytes, end: bytes = b"0\r\n\r\n") -> None:
+    parts = [body[start : start + 5000] for start in range(0, len(body), 5000)]
+    coded = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + end
+    request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + coded)
 
-    host.scripts = [chunked]
+
+def test_a_length_that_is_not_told_is_unknown(host: Host, target: Path) -> None:
+    host.scripts = [lambda request: chunked(request, BODY)]
     totals: set[int | None] = set()
-    assert fetch(host.url, target, SETTINGS, lambda _done, total: totals.add(total)) == len(BODY)
+
+    def on_bytes(done: int, total: int | None) -> None:
+        assert target.stat().st_size == done, "the smallest block can be read as well"
+        totals.add(total)
+
+    assert fetch(host.url, target, SETTINGS, on_bytes) == len(BODY)
     assert target.read_bytes() == BODY
     assert totals == {None}
 
@@ -483,12 +492,12 @@ def test_shorter_ranges_than_asked_for_are_put_together(host: Host, target: Path
         content_range = f"bytes {start}-{end - 1}/{len(BODY)}"
         return lambda request: request.answer(206, BODY[start:end], Content_Range=content_range, ETag='"one"')
 
-    def chunked(request: Request) -> None:
+    def broken(request: Request) -> None:
         head = b'HTTP/1.1 200 OK\r\nETag: "one"\r\nTransfer-Encoding: chunked\r\n\r\n'
         request.connection.sendall(head + b"3e8\r\n" + BODY[:500])
 
     # The total comes only with the second answer, and the third overlaps.
-    host.scripts = [chunked, part(500, 900_000), part(800_000, len(BODY))]
+    host.scripts = [broken, part(500, 900_000), part(800_000, len(BODY))]
     assert fetch(host.url, target, SETTINGS, quiet) == len(BODY)
     assert target.read_bytes() == BODY
 
@@ -537,6 +546,15 @@ def test_another_file_is_never_joined_to_the_first(
     with pytest.raises(SourceChanged):
         fetch(host.url, target, SETTINGS, quiet)
     assert target.read_bytes() == BODY[:300_000]
+
+
+def test_a_file_that_became_shorter_has_changed(host: Host, target: Path) -> None:
+    host.scripts = [
+        lambda request: chunked(request, BODY[:300_000], end=b""),
+        lambda request: chunked(request, BODY[:200_000]),
+    ]
+    with pytest.raises(SourceChanged):
+        fetch(host.url, target, SETTINGS, quiet)
 
 
 class Canceled(Exception):

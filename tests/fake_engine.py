@@ -1,0 +1,70 @@
+"""An engine for tests: what it says depends on the samples only, what it does on the job's initial prompt.
+
+`slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1; `fail-once:1:FILE` fails on it until FILE
+exists; `hang:1:FILE` stops for ever on it until FILE exists; `die:1:FILE` kills its process likewise.
+"""
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tasks.engine import Audio, ChunkWork, OnWindow
+from tasks.errors import EngineFailed
+from tasks.settings import Settings
+from tasks.transcript import ChunkResult, Segment, Word
+
+WINDOWS = 4
+
+
+class FakeEngine:
+    """Four windows a chunk, one segment of two words each."""
+
+    def __init__(self, settings: Settings, device_index: int) -> None:
+        self.settings = settings
+        self.device_index = device_index
+
+    def preload(self, model: str) -> None:
+        self.model = model
+
+    def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
+        segments = []
+        part = max(1, len(audio) // WINDOWS)
+        for window in range(WINDOWS):
+            on_window(window, WINDOWS)
+            self._behave(work)
+            segments.append(_segment(audio, window, part, work.start_ms))
+        language = work.options.language or "he"
+        return ChunkResult(work.index, tuple(segments), language, len(audio) // 16)
+
+    def _behave(self, work: ChunkWork) -> None:
+        kind, _, rest = (work.options.initial_prompt or "").partition(":")
+        if kind == "slow":
+            time.sleep(int(rest) / 1000)
+            return
+        index, _, marker = rest.partition(":")
+        if index != str(work.index) or (marker and Path(marker).exists()):
+            return
+        if marker:
+            Path(marker).touch()
+        if kind in ("fail", "fail-once"):
+            raise EngineFailed("the fake engine was told to fail")
+        if kind == "hang":
+            signal.pause()
+        if kind == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _segment(audio: Audio, window: int, part: int, offset_ms: int) -> Segment:
+    samples = np.round(audio[window * part : (window + 1) * part] * 32767).astype(np.int16)
+    text = hashlib.sha256(samples.tobytes()).hexdigest()[:8]
+    start_ms = offset_ms + window * part // 16
+    end_ms = start_ms + part // 16
+    words = (
+        Word(f" {text[:4]}", start_ms, start_ms + 1, 0.9),
+        Word(f" {text[4:]}", start_ms + 1, end_ms, 0.8),
+    )
+    return Segment(f"{text[:4]} {text[4:]}", start_ms, end_ms, words)
