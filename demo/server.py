@@ -83,7 +83,7 @@ def serve(site: Site) -> Iterator[Site]:
 
 
 def verified(secret: str, body: bytes, headers: dict[str, str]) -> bool:
-    """Check a webhook as a receiver should: the seed's signature, and Standard Webhooks' by its own library."""
+    """Check a webhook as a receiver should, by the seed's signature and by Standard Webhooks' library."""
     lower = {name.lower(): value for name, value in headers.items()}
     try:
         Webhook(secret.encode()).verify(body, lower)

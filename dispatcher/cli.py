@@ -194,3 +194,7 @@ def _finished(client: Client, job_id: str) -> list[Any]:
     if shown["status"] != "COMPLETED":
         raise LonghandError(f"job {job_id} is {shown['status']}: {shown.get('error', '')}")
     return list(shown["output"])
+
+
+if __name__ == "__main__":
+    main()

@@ -97,6 +97,7 @@ class Plan:
     workers: int = 2
     redis_url: str = ""
     flower_port: int | None = None
+    roles: tuple[str, ...] = ("api", "transcribe", "io", "deliver")
 
 
 class Machine:
@@ -137,7 +138,8 @@ class Machine:
             self._processes.append(process)
             process.start(time.monotonic())
         store = Store(client, self.settings)
-        self._until(deadline_s, "transcribe", lambda: _answers(lambda: store.slots("transcribe")[0] > 0))
+        if "transcribe" in self._plan.roles:
+            self._until(deadline_s, "transcribe", lambda: _answers(lambda: store.slots("transcribe")[0] > 0))
         self._until(deadline_s, "api", lambda: _listens(self._plan.host, self.port))
         client.close()
 
@@ -179,13 +181,18 @@ class Machine:
         return Process(name, list(argv), self._env, self._logs / f"{name}.log")
 
     def _others(self) -> Iterator[Process]:
+        """Everything but Redis."""
         plan = self._plan
-        yield self._process("api", "dispatcher.app", "--host", plan.host, "--port", str(self.port))
-        yield self._process("transcribe", "tasks.worker", "transcribe", "--concurrency", str(plan.workers))
-        yield self._process("io", "tasks.worker", "io")
-        yield self._process("deliver", "tasks.worker", "deliver")
+        arguments = {
+            "api": ("dispatcher.app", "--host", plan.host, "--port", str(self.port)),
+            "transcribe": ("tasks.worker", "transcribe", "--concurrency", str(plan.workers)),
+            "io": ("tasks.worker", "io"),
+            "deliver": ("tasks.worker", "deliver"),
+        }
+        for role in plan.roles:
+            yield self._process(role, *arguments[role])
         if self.flower_port:
-            flower = ["flower", "--address=127.0.0.1", f"--port={self.flower_port}", "--read-only"]
+            flower = ("flower", "--address=127.0.0.1", f"--port={self.flower_port}", "--read-only")
             process = self._process("flower", "celery", *flower)
             process.env = {**self._env, "CELERY_BROKER_URL": self.redis_url}
             yield process

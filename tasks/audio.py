@@ -201,7 +201,7 @@ def write_flac(target: Path | BinaryIO, samples: Samples) -> None:
         format="flac",
         container_options={"fflags": "+bitexact"},
     ) as container:
-        stream = container.add_stream("flac", rate=SAMPLE_RATE, options={"flags": "+bitexact"})
+        stream = container.add_stream("flac", rate=SAMPLE_RATE)
         stream.format, stream.layout = "s16", "mono"
         pcm = to_int16(samples)
         for start in range(0, len(pcm), SAMPLE_RATE):

@@ -55,8 +55,7 @@ class _Buffer:
         """Remove and return the samples up to `end_ms`."""
         joined = self._joined()
         count = min((end_ms - self.start_ms) * SAMPLES_PER_MS, self.count)
-        # A copy, so that the chunk's memory is freed with the chunk.
-        self._blocks = [joined[count:].copy()]
+        self._blocks = [joined[count:]]
         self.count -= count
         self.start_ms = end_ms
         return joined[:count]

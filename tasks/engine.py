@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 # Models kept loaded in one process; the one that has been idle longest goes first.
 MAX_MODELS = 2
-# Speech after a window's last word that is decoded once more.
+# Speech after a window's last word that is decoded once more, and what must have been gained by then.
 MAX_UNSPOKEN_MS = 2_000
+MIN_PROGRESS_MS = 500
+# A longer word covers speech that was left out.
+MAX_WORD_MS = 3_000
 
 Audio = NDArray[np.float32]
 Window = tuple[Span, ...]
@@ -100,13 +103,14 @@ class FasterWhisperEngine:
             return ChunkResult(work.index, ())
         with _named_failures():
             language = options.language or model.detect_language(speech_of(audio, windows[0]))
-        words = self._decode(model, audio, windows, options, language, on_window)
+        options = replace(options, language=language)
+        words = self._decode(model, audio, windows, options, on_window)
         segments = segments_from_words(words)
         return ChunkResult(
             index=work.index,
             segments=tuple(_shifted(segment, work.start_ms, options.word_timestamps) for segment in segments),
             language=language,
-            speech_ms=sum(span.end_ms - span.start_ms for span in spans),
+            speech_ms=_length_ms(spans),
         )
 
     def _load(self, name: str) -> "Whisper":
@@ -142,7 +146,6 @@ class FasterWhisperEngine:
         audio: Audio,
         windows: Sequence[Window],
         options: Options,
-        language: str,
         on_window: OnWindow,
     ) -> list[Word]:
         """Decode all windows in batches, in smaller ones from the first that does not fit in memory."""
@@ -157,7 +160,7 @@ class FasterWhisperEngine:
             batch = pending[:batch_size]
             try:
                 with _named_failures():
-                    spoken = model.decode([speech_of(audio, window) for window in batch], options, language)
+                    spoken = model.decode([speech_of(audio, window) for window in batch], options)
             except OutOfMemory:
                 if len(batch) == 1:
                     raise
@@ -165,9 +168,9 @@ class FasterWhisperEngine:
                 continue
             pending = pending[len(batch) :]
             for window, said in zip(batch, spoken, strict=True):
-                placed = [_placed(word, window) for word in said]
-                words += placed
-                pending += _unspoken(window, placed)
+                accepted, rest = _accept(window, said)
+                words += accepted
+                pending += rest
             done += len(batch)
             on_window(done, done + len(pending))
         return sorted(words, key=lambda word: word.start_ms)
@@ -195,13 +198,27 @@ def _named_failures(loading: str = "") -> Iterator[None]:
         raise UnknownModel(f"Model {loading!r} cannot be loaded: {reason}") from error
 
 
-def _unspoken(window: Window, words: Sequence[Word]) -> list[Window]:
-    """The end of a window that Whisper left out, if it did: without timestamps it may stop at a pause."""
-    if not words:
-        return []
-    end_ms = words[-1].end_ms
+def _accept(window: Window, words: Sequence[Word]) -> tuple[list[Word], list[Window]]:
+    """The window's words, placed in the chunk, and what has to be decoded again from where Whisper left off.
+
+    Without timestamps Whisper may stop at a pause, or leave out sentences in the middle; then alignment
+    stretches one word over all of them.
+    """
+    stretched = (place for place, word in enumerate(words) if word.end_ms - word.start_ms > MAX_WORD_MS)
+    placed = [_placed(word, window) for word in words]
+    kept = placed[: next(stretched, None)]
+    if not kept:
+        return placed, []
+    end_ms = kept[-1].end_ms
     rest = tuple(Span(max(span.start_ms, end_ms), span.end_ms) for span in window if span.end_ms > end_ms)
-    return [rest] if sum(span.end_ms - span.start_ms for span in rest) > MAX_UNSPOKEN_MS else []
+    # Without the second condition a window could be decoded again and again.
+    if _length_ms(rest) > MAX_UNSPOKEN_MS and _length_ms(window) - _length_ms(rest) >= MIN_PROGRESS_MS:
+        return kept, [rest]
+    return placed, []
+
+
+def _length_ms(spans: Sequence[Span]) -> int:
+    return sum(span.end_ms - span.start_ms for span in spans)
 
 
 def _placed(word: Word, window: Window) -> Word:

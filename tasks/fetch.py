@@ -98,7 +98,7 @@ class _Version:
             etag=headers.get("ETag", ""),
             last_modified=headers.get("Last-Modified", ""),
             total=_total(response) if identity else None,
-            resumable=identity and headers.get("Accept-Ranges", "").lower() != "none",
+            resumable=identity,
         )
 
     @property

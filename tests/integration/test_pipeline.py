@@ -5,11 +5,14 @@ import signal
 from typing import Any
 
 import pytest
+import requests
 from redis import Redis
 from standardwebhooks import Webhook
 
 from dispatcher.client import segments_of
+from dispatcher.schemas import parse_input
 from tasks.events import verify_seed
+from tasks.job import NewJob
 from tests.conftest import SECRET, Eventually, Receiver, Stack
 
 
@@ -173,14 +176,9 @@ def test_a_killed_deliverer_loses_no_webhook(
 def test_a_job_that_was_stored_but_never_rung_for_runs(
     stack: Stack, receiver: Receiver, eventually: Eventually
 ) -> None:
-    from dataclasses import replace
-
-    from dispatcher.schemas import parse_input
-    from tasks.job import NewJob
-
     parsed = parse_input({"url": f"{receiver.url}/stored.wav"}, stack.machine.settings)
     stack.input(receiver, "stored", 11)
-    new = NewJob("stored-u1", "longhand", "tests", replace(parsed.request), 60_000, 0)
+    new = NewJob("stored-u1", "longhand", "tests", parsed.request, 60_000, 0)
     assert stack.store.create(new)
     assert finished(stack, eventually, "stored-u1")["status"] == "COMPLETED"
 
@@ -210,8 +208,6 @@ def _end_stuck_children(stack: Stack, eventually: Eventually) -> None:
 def test_another_accounts_job_is_not_found(
     stack: Stack, receiver: Receiver, eventually: Eventually, operation: str
 ) -> None:
-    import requests
-
     job_id = stack.client.submit(stack.input(receiver, f"mine-{operation}", 11))
     finished(stack, eventually, job_id)
     answer = requests.get(

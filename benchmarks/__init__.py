@@ -1,0 +1,1 @@
+"""Figures that README and docs quote, measured side by side in one run: `make bench`."""

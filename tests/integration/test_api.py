@@ -1,0 +1,382 @@
+"""The HTTP API in RunPod's shape, spoken to with plain requests."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from dispatcher.client import segments_of
+from tasks.settings import Settings
+from tests.conftest import KEY, Eventually, Receiver, Stack
+
+HEALTH_KEYS = {
+    "jobs": {"completed", "failed", "inProgress", "inQueue", "retried"},
+    "workers": {"idle", "initializing", "ready", "running", "throttled", "unhealthy"},
+}
+
+
+class Api:
+    """One endpoint; every answer must be JSON."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __call__(
+        self, method: str, path: str, endpoint: str = "longhand", **kwargs: Any
+    ) -> requests.Response:
+        kwargs.setdefault("headers", {"Authorization": f"Bearer {KEY}"})
+        url = f"{self.url}/v2/{endpoint}/{path}"
+        answer = requests.request(method, url, timeout=60, **kwargs)
+        assert answer.headers["content-type"] == "application/json"
+        return answer
+
+    def run(self, job_input: object, **fields: Any) -> str:
+        answer = self("POST", "run", json={"input": job_input, **fields})
+        assert answer.status_code == 200
+        return str(answer.json()["id"])
+
+    def pages(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """What a client that follows a stream gets."""
+        while True:
+            page: dict[str, Any] = self("GET", f"stream/{job_id}").json()
+            yield page
+            if page["status"] != "IN_PROGRESS":
+                return
+
+
+@pytest.fixture
+def api(stack: Stack) -> Api:
+    return Api(stack.machine.url)
+
+
+def completed(stack: Stack, receiver: Receiver, eventually: Eventually, name: str, **fields: Any) -> str:
+    job_id = stack.client.submit(stack.input(receiver, name, 31, **fields))
+    shown = eventually(lambda: stack.ended(job_id), 20, f"the end of {job_id}")
+    assert shown["status"] == "COMPLETED"
+    return job_id
+
+
+def test_run_answers_with_an_id_in_the_queue(stack: Stack, receiver: Receiver, api: Api) -> None:
+    answer = api("POST", "run", json={"input": stack.input(receiver, "run", 11)})
+    assert answer.status_code == 200
+    assert answer.json() == {"id": answer.json()["id"], "status": "IN_QUEUE"}
+    assert answer.json()["id"].endswith("-u1")
+    # The id is the job's from this moment on.
+    assert api("GET", f"status/{answer.json()['id']}").status_code == 200
+
+
+def test_a_status_object_of_each_method(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api
+) -> None:
+    job_id = completed(stack, receiver, eventually, "status")
+    shown = api("GET", f"status/{job_id}").json()
+    assert set(shown) == {"id", "status", "delayTime", "executionTime", "workerId", "output"}
+    assert isinstance(shown["delayTime"], int)
+    assert isinstance(shown["executionTime"], int)
+    for operation in ("status", "status-sync"):
+        for method in ("GET", "POST"):
+            assert api(method, f"{operation}/{job_id}").json() == shown
+            assert api(method, f"{operation}/{job_id}?ttl=1000&wait=1000").json() == shown
+
+
+def test_the_output_is_the_concatenation_of_the_stream(stack: Stack, receiver: Receiver, api: Api) -> None:
+    job_id = stack.client.submit(stack.input(receiver, "stream", 31, "slow:50"))
+    pages = list(api.pages(job_id))
+    assert all(set(page) >= {"status", "stream"} for page in pages)
+    assert [page["status"] for page in pages] == ["IN_PROGRESS"] * (len(pages) - 1) + ["COMPLETED"]
+    items = [item for page in pages for item in page["stream"]]
+    assert all(set(item) == {"output"} for item in items)
+    assert len(items) == 3
+    shown = api("GET", f"status/{job_id}").json()
+    assert [item["output"] for item in items] == shown["output"]
+    # What was read is gone; a client that asks once more sees the end again.
+    again = api("POST", f"stream/{job_id}").json()
+    assert (again["status"], again["stream"]) == ("COMPLETED", [])
+
+
+def test_a_cursor_reads_again_and_moves_nothing(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api
+) -> None:
+    job_id = completed(stack, receiver, eventually, "cursor")
+    whole = api("GET", f"stream/{job_id}?cursor=0").json()
+    assert len(whole["stream"]) == 3
+    assert api("GET", f"stream/{job_id}?cursor=0").json() == whole
+    rest = api("GET", f"stream/{job_id}?cursor={whole['cursor']}").json()
+    assert (rest["status"], rest["stream"]) == ("COMPLETED", [])
+    assert api("GET", f"stream/{job_id}").json()["stream"] == whole["stream"]
+
+
+def test_an_idle_stream_is_held_and_answers_before_clients_give_up(
+    stack: Stack, receiver: Receiver, api: Api
+) -> None:
+    job_id = stack.client.submit(stack.input(receiver, "idle", 11, "slow:1700"))
+    started_s = time.monotonic()
+    page = api("GET", f"stream/{job_id}").json()
+    held_s = time.monotonic() - started_s
+    short = api("POST", f"stream/{job_id}?wait=200").json()
+    short_s = time.monotonic() - started_s - held_s
+    api("POST", f"cancel/{job_id}")
+    assert (page["status"], page["stream"]) == ("IN_PROGRESS", [])
+    assert 3 < held_s < 9
+    assert (short["status"], short["stream"]) == ("IN_PROGRESS", [])
+    assert short_s < 2
+
+
+def test_a_waiting_stream_wakes_with_the_first_item(stack: Stack, receiver: Receiver, api: Api) -> None:
+    job_id = stack.client.submit(stack.input(receiver, "woken", 11, "slow:200"))
+    started_s = time.monotonic()
+    page = api("GET", f"stream/{job_id}?wait=60000").json()
+    assert len(page["stream"]) == 1
+    assert time.monotonic() - started_s < 20
+
+
+def test_a_failed_jobs_stream_drains_and_ends(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api
+) -> None:
+    job_id = stack.client.submit(stack.input(receiver, "stream-failed", 31, "fail:2"))
+    eventually(lambda: stack.ended(job_id))
+    pages = list(api.pages(job_id))
+    assert pages[-1]["status"] == "COMPLETED"
+    assert len([item for page in pages for item in page["stream"]]) == 2
+    shown = api("GET", f"status/{job_id}").json()
+    assert set(shown) == {"id", "status", "delayTime", "executionTime", "workerId", "error", "code"}
+    assert shown["status"] == "FAILED"
+    assert isinstance(shown["error"], str)
+
+
+def test_cancel_ends_the_stream(stack: Stack, receiver: Receiver, api: Api) -> None:
+    job_id = stack.client.submit(stack.input(receiver, "stream-canceled", 61, "slow:300"))
+    assert api("GET", f"stream/{job_id}?wait=20000").json()["stream"]
+    empty = {"headers": {"Authorization": KEY, "Content-Type": "application/json"}}
+    for body in ({"json": {}}, empty):
+        answer = api("POST", f"cancel/{job_id}", **body)
+        assert answer.status_code == 200
+        assert (answer.json()["id"], answer.json()["status"]) == (job_id, "CANCELLED")
+    pages = list(api.pages(job_id))
+    assert pages[-1]["status"] == "COMPLETED"
+    shown = api("GET", f"status/{job_id}").json()
+    assert set(shown) == {"id", "status", "delayTime", "executionTime", "workerId"}
+
+
+def test_cancel_leaves_an_ended_job_as_it_is(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api
+) -> None:
+    job_id = completed(stack, receiver, eventually, "cancel-late")
+    before = api("GET", f"status/{job_id}").json()
+    answer = api("POST", f"cancel/{job_id}")
+    assert (answer.status_code, answer.json()["status"]) == (200, "COMPLETED")
+    assert api("GET", f"status/{job_id}").json() == before
+    refused = api.run({})
+    assert api("POST", f"cancel/{refused}").json()["status"] == "FAILED"
+
+
+def test_runsync_waits_for_the_output(stack: Stack, receiver: Receiver, api: Api) -> None:
+    answer = api("POST", "runsync", json={"input": stack.input(receiver, "sync", 21)})
+    assert answer.status_code == 200
+    shown = answer.json()
+    assert shown["id"].startswith("sync-")
+    assert shown["status"] == "COMPLETED"
+    assert len(segments_of(shown["output"])) == 8
+    assert api("GET", f"status/{shown['id']}").json() == shown
+
+
+def test_runsync_and_status_sync_give_up_waiting(stack: Stack, receiver: Receiver, api: Api) -> None:
+    started_s = time.monotonic()
+    body = {"input": stack.input(receiver, "sync-late", 11, "slow:1200")}
+    shown = api("POST", "runsync?wait=1000", json=body).json()
+    again = api("GET", f"status-sync/{shown['id']}?wait=500").json()
+    waited_s = time.monotonic() - started_s
+    ended = api("POST", f"status-sync/{shown['id']}?wait=30000").json()
+    assert shown["status"] in ("IN_QUEUE", "IN_PROGRESS")
+    assert again["status"] in ("IN_QUEUE", "IN_PROGRESS")
+    assert 1.4 < waited_s < 5
+    assert ended["status"] == "COMPLETED"
+
+
+def test_without_streaming_there_is_one_item(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api
+) -> None:
+    job_id = completed(stack, receiver, eventually, "whole", streaming=False)
+    pages = list(api.pages(job_id))
+    (item,) = [item["output"] for page in pages for item in page["stream"]]
+    assert set(item) == {"result"}
+    assert len(item["result"]) == 1
+    assert len(item["result"][0]) == 12
+    shown = api("GET", f"status/{job_id}").json()
+    assert shown["output"] == [item]
+
+
+def test_a_recording_can_come_along(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api
+) -> None:
+    by_url = completed(stack, receiver, eventually, "along")
+    data = base64.b64encode((receiver.folder / "along.wav").read_bytes()).decode()
+    by_blob = api.run({"type": "blob", "chunk_seconds": 10, "transcribe_args": {"blob": data}})
+    shown = eventually(lambda: stack.ended(by_blob), 20)
+    assert shown["status"] == "COMPLETED"
+    assert shown["output"] == stack.client.status(by_url)["output"]
+    # The audio is in the blob store and never in Redis.
+    assert data[:100] not in str(stack.redis.hgetall(f"lh:job:{by_blob}"))
+
+
+def test_the_platforms_other_fields_are_taken_and_secrets_never_shown(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api
+) -> None:
+    job_id = api.run(
+        stack.input(receiver, "fields", 11),
+        policy={"executionTimeout": 60_000, "ttl": 600_000, "lowPriority": True},
+        s3Config={"accessId": "an-id", "accessSecret": "s3-secret", "bucketName": "b", "endpointUrl": "u"},
+        webhookV2="x",
+        unknown=1,
+    )
+    eventually(lambda: "completed" in receiver.statuses("fields"))
+    told = api("GET", f"status/{job_id}").text + "".join(body.decode() for _, body in receiver.posts)
+    assert "s3-secret" not in told
+
+
+def test_health_has_every_key_and_counts(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api
+) -> None:
+    before = api("GET", "health").json()
+    assert {name: set(value) for name, value in before.items()} == HEALTH_KEYS
+    assert before["workers"]["ready"] == 2
+    completed(stack, receiver, eventually, "healthy")
+    api.run({})
+    after = api("GET", "health").json()
+    assert after["jobs"]["completed"] > before["jobs"]["completed"]
+    assert after["jobs"]["failed"] > before["jobs"]["failed"]
+
+
+def test_jobs_lists_the_callers_newest_first(stack: Stack, receiver: Receiver, api: Api) -> None:
+    first = api.run(stack.input(receiver, "listed-1", 11))
+    second = api.run(stack.input(receiver, "listed-2", 11))
+    rows = api("GET", "jobs?limit=2").json()["jobs"]
+    assert [(row["id"], row["recording_id"]) for row in rows] == [(second, "listed-2"), (first, "listed-1")]
+    others = api("GET", "jobs", headers={"Authorization": "another-key"}).json()["jobs"]
+    assert not {first, second} & {row["id"] for row in others}
+    assert api("GET", "jobs?limit=0").status_code == 400
+
+
+@pytest.mark.parametrize("header", [KEY, f"Bearer {KEY}", f"bearer {KEY}", f"BEARER {KEY}"])
+def test_keys_that_are_let_in(api: Api, header: str) -> None:
+    assert api("GET", "health", headers={"Authorization": header}).status_code == 200
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {KEY}", f"{KEY}x"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "run"), ("GET", "status/x"), ("GET", "stream/x"), ("GET", "health")]
+)
+def test_keys_that_are_not(api: Api, header: str | None, method: str, path: str) -> None:
+    answer = api(method, path, headers={} if header is None else {"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.json()["status"] == 401
+    assert answer.json()["detail"] == ("invalid token" if header else "no token provided")
+
+
+@pytest.mark.parametrize(
+    ("method", "operation"),
+    [("GET", "status"), ("POST", "status"), ("GET", "status-sync"), ("GET", "stream"), ("POST", "cancel")],
+)
+@pytest.mark.parametrize("job_id", ["no-such-job-u1", "x" * 5_000])
+def test_an_unknown_job_is_not_found_and_fails_fast(
+    api: Api, method: str, operation: str, job_id: str
+) -> None:
+    answer = api(method, f"{operation}/{job_id}")
+    assert answer.status_code == 404
+    # runpod's asyncio client would poll a body with a `status` for ever.
+    assert "status" not in answer.json()
+    assert answer.json()["detail"] == "job not found"
+
+
+@pytest.mark.parametrize(
+    "job_id", ["{job}:results", "..%2F{job}", "{job}%00", "%00", "%ff", "{job}%20", "*", "%D7%A9", "{job}%0A"]
+)
+def test_an_odd_job_id_is_not_found(stack: Stack, receiver: Receiver, api: Api, job_id: str) -> None:
+    real = stack.client.submit(stack.input(receiver, "odd", 11))
+    for operation in ("status", "stream"):
+        assert api("GET", f"{operation}/{job_id.format(job=real)}").status_code == 404
+    assert api("POST", f"cancel/{job_id.format(job=real)}").status_code == 404
+    assert stack.client.status(real)["status"] != "CANCELLED"
+
+
+@pytest.mark.parametrize("path", ["run", "status/x", "health"])
+def test_an_unknown_endpoint(api: Api, path: str) -> None:
+    method = "POST" if path == "run" else "GET"
+    answer = api(method, path, endpoint="elsewhere", **({"json": {"input": {}}} if path == "run" else {}))
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "endpoint not found"
+
+
+@pytest.mark.parametrize(
+    ("operation", "limit"),
+    [
+        ("run", Settings.model_fields["max_run_bytes"].default),
+        ("runsync", Settings.model_fields["max_runsync_bytes"].default),
+    ],
+)
+@pytest.mark.parametrize("extra", [1, 2 * 1024**2])
+def test_a_body_that_is_too_large(api: Api, operation: str, limit: int, extra: int) -> None:
+    head = b'{"input": {"blob": "'
+    body = head + b"A" * (limit + extra - len(head))
+    answer = api("POST", operation, data=body)
+    assert answer.status_code == 400
+    assert "exceeded max body size" in answer.json()["detail"]
+
+
+def test_a_body_just_below_the_limit_is_read(api: Api) -> None:
+    limit = Settings.model_fields["max_run_bytes"].default
+    body = json.dumps({"input": {"unknown": ""}})
+    answer = api("POST", "run", data=body[:-3] + "A" * (limit - len(body)) + body[-3:])
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'"input"', b'{"inputs": {}}', b'{"input": "\xff"}', b"[" * 100_000],
+    ids=["empty", "cut", "list", "null", "string", "no-input", "not-utf-8", "deep"],
+)
+@pytest.mark.parametrize("operation", ["run", "runsync"])
+def test_a_body_without_an_input(api: Api, operation: str, body: bytes) -> None:
+    answer = api("POST", operation, data=body)
+    assert answer.status_code == 400
+    assert answer.json()["status"] == 400
+    assert answer.json()["detail"].startswith("bad request: body")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"input": {}, "policy": {"ttl": NaN}}',
+        '{"input": {}, "policy": {"executionTimeout": Infinity}}',
+        '{"input": {}, "policy": []}',
+        '{"input": {"recording_id": "\\ud800"}}',
+        '{"input": {"url": "http://127.0.0.1:9/", "transcribe_args": {"initial_prompt": "\\ud800"}}}',
+        '{"input": {"url": "http://127.0.0.1:9/\\ud800"}}',
+        '{"input": {"\\ud800": 1}}',
+        '{"input": {"url": "http://127.0.0.1:9/", "transcribe_args": {"patience": NaN}}}',
+        '{"input": {"url": "http://127.0.0.1:9/", "webhook_url": "http://127.0.0.1:9/\\udfff"}}',
+        '{"input": {"url": "http://127.0.0.1:9/", "transcribe_args": {"beam_size": 1e400}}}',
+        '{"input": ' + "[" * 900 + "]" * 900 + "}",
+    ],
+    ids=str.split("nan inf list name prompt url key option webhook huge deep"),
+)
+def test_odd_values_never_break_the_server(stack: Stack, eventually: Eventually, api: Api, body: str) -> None:
+    answer = api("POST", "run", data=body)
+    assert answer.status_code in (200, 400)
+    if answer.status_code == 200:
+        job_id = answer.json()["id"]
+        shown = eventually(lambda: stack.ended(job_id), 20)
+        assert shown["status"] == "FAILED"
+        assert api("GET", f"stream/{job_id}").json()["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("query", ["wait=soon", "wait=-1", "cursor=nonsense", f"wait={10**30}"])
+def test_odd_questions_never_break_the_server(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api, query: str
+) -> None:
+    job_id = completed(stack, receiver, eventually, "asked")
+    assert api("GET", f"stream/{job_id}?{query}").status_code in (200, 400)

@@ -1,0 +1,43 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.auth import ANONYMOUS, account_of
+
+KEYS = {"k-1": "first", "מפתח": "second", "two words": "fourth"}
+
+
+@pytest.mark.parametrize(
+    ("header", "account"),
+    [
+        ("k-1", "first"),
+        ("Bearer k-1", "first"),
+        ("bearer k-1", "first"),
+        ("BEARER   k-1", "first"),
+        ("  Bearer k-1  ", "first"),
+        ("Bearer מפתח", "second"),
+        ("Bearer two words", "fourth"),
+        ("two words", "fourth"),
+        (None, None),
+        ("", None),
+        ("Bearer", None),
+        ("Bearer ", None),
+        ("Bearer K-1", None),
+        ("Bearer k-1x", None),
+        ("k-", None),
+        ("Basic k-1", None),
+        ("Bearer \udcff", None),
+    ],
+)
+def test_account_of(header: str | None, account: str | None) -> None:
+    assert account_of(header, KEYS) == account
+
+
+def test_without_keys_everybody_is_anonymous() -> None:
+    assert account_of(None, {}) == ANONYMOUS
+    assert account_of("Bearer anything", {}) == ANONYMOUS
+
+
+@given(st.text(st.characters()) | st.none())
+def test_no_other_header_is_let_in(header: str | None) -> None:
+    assert account_of(header, {"a-long-key-that-nothing-guesses": "name"}) is None

@@ -1,0 +1,86 @@
+"""How jobs end: each ending's row, and the exact bodies its receiver gets."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tasks import endings
+from tasks.errors import NotMedia, SourceChanged
+from tasks.job import Job, Options, Request, Status
+from tasks.transcript import Segment, Transcript, Word
+
+NOW_MS = 1_700_000_000_123
+STAMP = "2023-11-14T22:13:20.123Z"
+REQUEST = Request("https://a.test/x", "m")
+JOB = Job("j", "longhand", "us", Status.RUNNING, 1, REQUEST, "הקלטה", 1, 2, 0)
+WORD = Word(" שלום", 1500, 2000, 0.9)
+TRANSCRIPT = Transcript((Segment("שלום", 1500, 2000, (WORD,)),), 61_500, "he", ("no silence",))
+
+
+def read(body: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(body)
+    assert body == json.dumps(fields, sort_keys=True), "receivers sign what they parse and dump again"
+    return fields
+
+
+def test_a_transcript_is_told_whole() -> None:
+    ending = endings.succeeded(JOB, REQUEST, TRANSCRIPT, "org/m", NOW_MS)
+    segment = {
+        "text": "שלום",
+        "start": 1.5,
+        "end": 2.0,
+        "speakers": [],
+        "words": [{"word": " שלום", "start": 1.5, "end": 2.0, "probability": 0.9, "speaker": None}],
+        "extra_data": {"language": "he"},
+    }
+    assert read(ending.body) == {
+        "job_id": "j",
+        "recording_id": "הקלטה",
+        "status": "completed",
+        "timestamp": STAMP,
+        "language": "he",
+        "duration": 61.5,
+        "transcription": [segment],
+    }
+    # An empty recording is never announced, and yet it is completed.
+    assert ending.body_before == ending.body
+    assert (ending.status, ending.code, ending.error) == (Status.SUCCEEDED, "", "")
+    assert json.loads(ending.meta) == {"language": "he", "model": "org/m", "warnings": ["no silence"]}
+
+
+def test_words_and_extra_data_are_left_out_on_request() -> None:
+    request = replace(REQUEST, options=Options(word_timestamps=False), extra_data=False)
+    (segment,) = read(endings.succeeded(JOB, request, TRANSCRIPT, "m", NOW_MS).body)["transcription"]
+    assert (segment["words"], segment["extra_data"]) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (NotMedia("this is a web page"), "not_media", "this is a web page"),
+        (SourceChanged(), "source_changed", SourceChanged.__doc__),
+    ],
+)
+def test_a_failure_is_called_error_only_if_transcription_never_began(
+    error: NotMedia | SourceChanged, code: str, sentence: str
+) -> None:
+    ending = endings.failed("j", "r", NOW_MS, error)
+    shared = {"job_id": "j", "recording_id": "r", "timestamp": STAMP, "code": code, "error": sentence}
+    assert read(ending.body) == shared | {"status": "transcription_failed"}
+    assert read(ending.body_before) == shared | {"status": "error"}
+    assert (ending.status, ending.code, ending.error, ending.meta) == (Status.FAILED, code, sentence, "{}")
+
+
+def test_a_job_canceled_or_expired_fails_by_its_own_code() -> None:
+    for ending, status in (
+        (endings.canceled(JOB, NOW_MS), Status.CANCELED),
+        (endings.expired(JOB, NOW_MS), Status.EXPIRED),
+    ):
+        body = read(ending.body)
+        assert (body["status"], body["code"]) == ("transcription_failed", status.value)
+        assert body["error"] == ending.error
+        assert body["recording_id"] == "הקלטה"
+        assert ending.body_before == ending.body
+        assert (ending.status, ending.code) == (status, status.value)
