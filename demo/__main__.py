@@ -56,8 +56,7 @@ def _run(machine: Machine, site: Site, options: argparse.Namespace) -> None:
         f"Starting Redis, {WORKERS} transcribing workers ({machine.settings.model}) and the API ...",
         flush=True,
     )
-    # A model that is not here yet is fetched first.
-    machine.start(within_s=60 if machine.settings.model == "tiny.en" else 1800)
+    machine.start()
     url = options.url or f"{site.url}/sample.opus"
     print(f"POST {machine.url}/v2/longhand/run for {url}", flush=True)
     client = Client(f"{machine.url}/v2/longhand")

@@ -5,6 +5,8 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from tasks.errors import LonghandError
 from tasks.transcript import Segment, Transcript, Word
@@ -24,6 +26,9 @@ class Client:
     def __init__(self, base: str, key: str = "") -> None:
         self._base = base.rstrip("/")
         self._session = requests.Session()
+        # Reading goes on when the API is started again meanwhile; submitting twice would make two jobs.
+        again = Retry(total=7, backoff_factor=0.2, allowed_methods=["GET"], status_forcelist=[502, 503])
+        self._session.mount("http", HTTPAdapter(max_retries=again))
         self._session.headers["Authorization"] = f"Bearer {key}"
 
     def submit(self, job_input: dict[str, Any], **fields: Any) -> str:

@@ -122,8 +122,10 @@ class Machine:
         host = "127.0.0.1" if self._plan.host in ("0.0.0.0", "") else self._plan.host  # noqa: S104
         return f"http://{host}:{self.port}"
 
-    def start(self, within_s: float = 20.0) -> None:
+    def start(self, within_s: float = 600.0) -> None:
         """Start everything; return once a worker has its model and the API answers.
+
+        Takes seconds where the model is there, as long as its download where it is not.
 
         Raises StartFailed with the last lines of the log of what did not start.
         """

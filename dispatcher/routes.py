@@ -27,6 +27,7 @@ RUNSYNC_WAIT_MS = 90_000
 MAX_RUNSYNC_WAIT_MS = 300_000
 
 Wait = Annotated[int | None, Query(ge=0)]
+Cursor = Annotated[str | None, Query(pattern=r"^\d{1,20}(-\d{1,20})?$")]
 
 
 def caller(request: Request, endpoint_id: str) -> Service:
@@ -76,7 +77,7 @@ async def status_sync(request: Request, job_id: str, service: Caller, wait: Wait
 
 @router.api_route("/stream/{job_id}", methods=["GET", "POST"])
 async def stream(
-    request: Request, job_id: str, service: Caller, wait: Wait = None, cursor: str | None = None
+    request: Request, job_id: str, service: Caller, wait: Wait = None, cursor: Cursor = None
 ) -> JSONResponse:
     """What the job produced since the last call, held until there is something. Never an error status.
 

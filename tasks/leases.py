@@ -15,7 +15,7 @@ from redis import Redis
 from tasks.chunks import Chunk
 from tasks.errors import LeaseLost, LonghandError, SourceChanged
 from tasks.events import Progress
-from tasks.scripts import Scripts, text
+from tasks.scripts import Scripts, pack, text
 from tasks.settings import Settings
 from tasks.store import job_key
 
@@ -135,7 +135,7 @@ class Leases:
                     *(lease.job_id, lease.unit, lease.fence, result, language, audio_ms),
                     *(settings.dispatch_ms, settings.retention_ms),
                     *(settings.progress_interval_ms, settings.progress_step),
-                    *(seen_done, seen_duration, report(progress, now_ms), self._worker),
+                    *(seen_done, seen_duration, pack(report(progress, now_ms)), self._worker),
                 ),
             )
             if outcome in ("lost", "gone"):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from redis import Redis
 
-from tasks.scripts import Scripts, text
+from tasks.scripts import Scripts, text, unpack
 from tasks.settings import Settings
 
 Outcome = Literal["delivered", "retry", "dead", "gone"]
@@ -52,7 +52,7 @@ class Outbox:
         if not answer:
             return None
         delivery_id, fence, url, body, attempts = answer
-        return Delivery(text(delivery_id), text(fence), text(url), body, int(attempts))
+        return Delivery(text(delivery_id), text(fence), text(url), unpack(body), int(attempts))
 
     def settle(self, delivery: Delivery, outcome: Outcome, attempt: Attempt, delay_ms: int = 0) -> str:
         """Write down one attempt. Returns the delivery's state now, or 'lost'."""

@@ -15,7 +15,7 @@ from tasks.chunks import Chunk
 from tasks.endings import Ending
 from tasks.errors import ConfigurationError
 from tasks.job import Job, NewJob, Status
-from tasks.scripts import Scripts, text
+from tasks.scripts import Scripts, pack, text
 from tasks.settings import Settings
 from tasks.transcript import ChunkResult, result_from_bytes
 
@@ -113,7 +113,7 @@ class Store:
 
     def announce(self, job_id: str, body: str) -> str:
         """Write the `transcribing` event, once a run; the receiver to ring for, or ""."""
-        return text(self._scripts("announce", job_id, body, self._settings.retention_ms))
+        return text(self._scripts("announce", job_id, pack(body), self._settings.retention_ms))
 
     def finish(self, job_id: str, ending: Ending, *, stage: str = "", fence: str = "") -> tuple[bool, str]:
         """End a job once. Returns whether this call did, and the receiver to ring for, or "".
@@ -125,7 +125,7 @@ class Store:
         done, receiver = self._scripts(
             "finish",
             *(job_id, stage, fence, ending.status, ending.code, ending.error, ending.meta),
-            *(ending.body, ending.body_before),
+            *(pack(ending.body), pack(ending.body_before)),
             *(0 if ending.status is Status.SUCCEEDED else retention, retention),
         )
         return bool(done), text(receiver)

@@ -22,7 +22,7 @@ from tasks.settings import Settings, refuse_telemetry
 # Role -> stages it runs, pool, processes or threads at least.
 ROLES = {
     "transcribe": ((app.TRANSCRIBE,), "prefork", 1),
-    "io": ((app.INGEST, app.ASSEMBLE), "prefork", 2),
+    "io": ((app.INGEST, app.ASSEMBLE), "prefork", 3),
     "deliver": ((app.DELIVER,), "threads", 16),
 }
 
