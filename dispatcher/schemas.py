@@ -1,5 +1,6 @@
 """What a client may send: the input of a job, its policy. The public contract of `input`, field by field."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
@@ -148,7 +149,7 @@ def parse_policy(raw: object, settings: Settings) -> Limits:
 
     def within(name: str, least: int, default: int) -> int:
         value = policy.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return default
         return int(min(max(value, least), week))
 

@@ -36,6 +36,8 @@ def status_object(job: Job, store: Store, now_ms: int) -> dict[str, object]:
     if job.terminal:
         shown["executionTime"] = (job.finished_ms or now_ms) - started_ms
         shown["workerId"] = next(iter(store.workers(job.id)), "")
+    if job.warnings:
+        shown["warnings"] = list(job.warnings)
     if job.status is Status.SUCCEEDED:
         shown["output"] = output(job, store)
     elif job.status is Status.FAILED:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from tasks import events
-from tasks.errors import LonghandError
+from tasks.errors import Canceled, Expired, LonghandError
 from tasks.job import Job, Request, Status
 from tasks.transcript import Transcript, segment_to_wire
 
@@ -28,33 +28,26 @@ def succeeded(job: Job, request: Request, transcript: Transcript, model: str, no
         segment_to_wire(segment, language=transcript.language, extra_data=request.extra_data, words=words)
         for segment in transcript.segments
     ]
-    body = events.completed(
-        job.id, job.recording_id, now_ms, wire, transcript.language, transcript.duration_ms
-    )
-    meta = {"language": transcript.language, "model": model, "warnings": list(transcript.warnings)}
+    body = events.completed(job.id, job.recording_id, now_ms, transcript, wire)
+    meta = {"language": transcript.language, "model": model}
     return Ending(Status.SUCCEEDED, body, body, meta=json.dumps(meta))
 
 
 def failed(job_id: str, recording_id: str, now_ms: int, error: LonghandError) -> Ending:
     """Says `error` to the receiver if transcription never began, else `transcription_failed`."""
-    code, sentence = error.code, str(error)
-    return Ending(
-        Status.FAILED,
-        events.failed(job_id, recording_id, now_ms, "transcription_failed", code, sentence),
-        events.failed(job_id, recording_id, now_ms, "error", code, sentence),
-        code,
-        sentence,
-    )
+    body = events.failed(job_id, recording_id, now_ms, "transcription_failed", error)
+    body_before = events.failed(job_id, recording_id, now_ms, "error", error)
+    return Ending(Status.FAILED, body, body_before, error.code, str(error))
 
 
 def canceled(job: Job, now_ms: int) -> Ending:
-    return _stopped(job, now_ms, Status.CANCELED, "the job was canceled")
+    return _stopped(job, now_ms, Status.CANCELED, Canceled())
 
 
 def expired(job: Job, now_ms: int) -> Ending:
-    return _stopped(job, now_ms, Status.EXPIRED, "the job's ttl passed before it was done")
+    return _stopped(job, now_ms, Status.EXPIRED, Expired())
 
 
-def _stopped(job: Job, now_ms: int, status: Status, error: str) -> Ending:
-    body = events.failed(job.id, job.recording_id, now_ms, "transcription_failed", status.value, error)
-    return Ending(status, body, body, status.value, error)
+def _stopped(job: Job, now_ms: int, status: Status, error: LonghandError) -> Ending:
+    body = events.failed(job.id, job.recording_id, now_ms, "transcription_failed", error)
+    return Ending(status, body, body, error.code, str(error))

@@ -168,8 +168,10 @@ class FasterWhisperEngine:
                 continue
             pending = pending[len(batch) :]
             for window, said in zip(batch, spoken, strict=True):
-                accepted, rest = _accept(window, said)
-                words += accepted
+                placed = [_placed(word, window) for word in said]
+                # Whisper leaves the end of a window out where the client limits its text.
+                kept, rest = (placed, []) if options.max_new_tokens else _accept(window, said, placed)
+                words += kept
                 pending += rest
             done += len(batch)
             on_window(done, done + len(pending))
@@ -198,14 +200,13 @@ def _named_failures(loading: str = "") -> Iterator[None]:
         raise UnknownModel(f"Model {loading!r} cannot be loaded: {reason}") from error
 
 
-def _accept(window: Window, words: Sequence[Word]) -> tuple[list[Word], list[Window]]:
-    """The window's words, placed in the chunk, and what has to be decoded again from where Whisper left off.
+def _accept(window: Window, words: Sequence[Word], placed: list[Word]) -> tuple[list[Word], list[Window]]:
+    """Which of the window's words to keep, and what has to be decoded again from where Whisper left off.
 
     Without timestamps Whisper may stop at a pause, or leave out sentences in the middle; then alignment
     stretches one word over all of them.
     """
     stretched = (place for place, word in enumerate(words) if word.end_ms - word.start_ms > MAX_WORD_MS)
-    placed = [_placed(word, window) for word in words]
     kept = placed[: next(stretched, None)]
     if not kept:
         return placed, []

@@ -147,3 +147,15 @@ class ExecutionTimeout(LonghandError):
     """executionTimeout exceeded"""
 
     code = "execution_timeout"
+
+
+class Canceled(LonghandError):
+    """The job was canceled."""
+
+    code = "canceled"
+
+
+class Expired(LonghandError):
+    """The job's ttl passed before it was done: submit it again, with a longer `policy.ttl`."""
+
+    code = "expired"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, LonghandError
+from tasks.transcript import Transcript
 
 KEY_PREFIX = "whsec_"
 
@@ -58,36 +59,39 @@ def progressed(job_id: str, recording_id: str, now_ms: int, progress: Progress) 
     return _body(job_id, recording_id, now_ms, status="transcribing", progress=progress.to_wire())
 
 
-def completed(  # noqa: PLR0917
+def completed(
     job_id: str,
     recording_id: str,
     now_ms: int,
+    transcript: Transcript,
     transcription: list[dict[str, object]],
-    language: str,
-    duration_ms: int,
 ) -> str:
-    """Body of the event that carries the transcript, as wire segments (`segment_to_wire`)."""
+    """Body of the event that carries the transcript, `transcription` being its wire segments.
+
+    `warnings` is there only where there are any: a file that was cut off, or damaged.
+    """
+    warnings = {"warnings": transcript.warnings} if transcript.warnings else {}
     return _body(
         job_id,
         recording_id,
         now_ms,
         status="completed",
         transcription=transcription,
-        language=language,
-        duration=duration_ms / 1000,
+        language=transcript.language,
+        duration=transcript.duration_ms / 1000,
+        **warnings,
     )
 
 
-def failed(  # noqa: PLR0917
+def failed(
     job_id: str,
     recording_id: str,
     now_ms: int,
     status: Literal["error", "transcription_failed"],
-    code: str,
-    error: str,
+    error: LonghandError,
 ) -> str:
     """Body of a failure; status `error` is for a run whose transcription never started."""
-    return _body(job_id, recording_id, now_ms, status=status, code=code, error=error)
+    return _body(job_id, recording_id, now_ms, status=status, code=error.code, error=str(error))
 
 
 def _body(job_id: str, recording_id: str, now_ms: int, **fields: object) -> str:

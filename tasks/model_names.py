@@ -7,11 +7,12 @@ from tasks.errors import ConfigurationError, InvalidInput, ModelLanguage
 from tasks.job import is_english_only
 from tasks.settings import Settings
 
-LANGUAGES = frozenset(
+_CODES = (
     "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht "
     "hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl "
-    "ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh".split()
+    "ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh"
 )
+LANGUAGES = frozenset(_CODES.split())
 
 
 def detect_device(setting: str, *, devices: Path = Path("/dev")) -> str:

@@ -47,6 +47,8 @@ def variable(field: str) -> str:
 
 
 Milliseconds = Annotated[int, Field(ge=0)]
+PositiveMilliseconds = Annotated[int, Field(ge=1)]
+ChunkLengths = Annotated[tuple[Annotated[int, Field(ge=1_000)], ...], BeforeValidator(_split)]
 MillisecondsList = Annotated[tuple[Milliseconds, ...], BeforeValidator(_split)]
 ApiKeys = Annotated[dict[str, str], BeforeValidator(_keys)]
 
@@ -81,13 +83,13 @@ class Settings(BaseModel):
     # "module:factory" of the engine; the factory takes the Settings and gives a tasks.engine.Engine.
     engine: str = "tasks.engine:FasterWhisperEngine"
 
-    chunk_ms: Milliseconds = 300_000
+    chunk_ms: Annotated[int, Field(ge=10_000)] = 300_000
     # Lengths of a recording's first chunks, so that first text appears early.
-    first_chunks_ms: MillisecondsList = (60_000, 120_000)
+    first_chunks_ms: ChunkLengths = (60_000, 120_000)
     # How far from its nominal place a cut may be moved to find silence.
     cut_search_ms: Milliseconds = 10_000
     max_source_bytes: int = Field(20 * 1024**3, ge=1)
-    source_timeout_ms: Milliseconds = 30_000
+    source_timeout_ms: PositiveMilliseconds = 30_000
     max_redirects: int = Field(5, ge=0)
     max_run_bytes: int = Field(10 * 1024**2, ge=1)
     max_runsync_bytes: int = Field(20 * 1024**2, ge=1)
@@ -95,26 +97,26 @@ class Settings(BaseModel):
     # Jobs that one RunPod handler relays at a time.
     handler_concurrency: int = Field(1, ge=1)
 
-    lease_ms: Milliseconds = 60_000
+    lease_ms: PositiveMilliseconds = 60_000
     # Also how soon a worker learns of a cancellation.
-    heartbeat_ms: Milliseconds = 3_000
+    heartbeat_ms: PositiveMilliseconds = 3_000
     # Without a finished window for so long, a heartbeat no longer renews its lease.
-    stall_ms: Milliseconds = 180_000
+    stall_ms: PositiveMilliseconds = 180_000
     # A task message not claimed for so long counts as lost and is sent again.
-    dispatch_ms: Milliseconds = 120_000
-    reap_ms: Milliseconds = 1_000
+    dispatch_ms: PositiveMilliseconds = 120_000
+    reap_ms: PositiveMilliseconds = 1_000
     max_attempts: int = Field(3, ge=1)
     # The wait before another attempt of a stage that failed.
     attempt_delay_ms: Milliseconds = 2_000
     max_starts: int = Field(20, ge=1)
-    ttl_ms: Milliseconds = 86_400_000
+    ttl_ms: PositiveMilliseconds = 86_400_000
     # 0: no limit, unless the job brings one.
     execution_timeout_ms: Milliseconds = 0
-    retention_ms: Milliseconds = 86_400_000
+    retention_ms: PositiveMilliseconds = 86_400_000
     # Wait for Redis to have an accepted job on disk, where it keeps an append-only file.
     durable_accept: bool = True
 
-    webhook_timeout_ms: Milliseconds = 10_000
+    webhook_timeout_ms: PositiveMilliseconds = 10_000
     webhook_schedule_ms: MillisecondsList = (
         5_000,
         30_000,
@@ -170,7 +172,7 @@ class Settings(BaseModel):
 
 
 def refuse_telemetry() -> None:
-    """Keep libraries from reporting home; to be called before ONNX Runtime is imported, here or in a child."""
+    """Keep libraries from reporting home; call it before ONNX Runtime is imported, here or in a child."""
     os.environ.update(NO_TELEMETRY)
 
 

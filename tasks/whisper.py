@@ -33,6 +33,7 @@ MAX_COMPRESSION_RATIO = 2.4
 RETRY_NGRAM_SIZE = 3
 # Tokens of one window, half of Whisper's context; the other half is for the prompt.
 MAX_NEW_TOKENS = 224
+MIN_NEW_TOKENS = 64
 
 Audio = NDArray[np.float32]
 
@@ -44,17 +45,13 @@ class _Decoding:
     compression_ratio: float
 
     @property
-    def is_repetitive(self) -> bool:
-        return self.compression_ratio > MAX_COMPRESSION_RATIO
-
-    @property
     def is_poor(self) -> bool:
-        return self.is_repetitive or self.avg_logprob < MIN_AVG_LOGPROB
+        return self.compression_ratio > MAX_COMPRESSION_RATIO or self.avg_logprob < MIN_AVG_LOGPROB
 
     @property
-    def rank(self) -> tuple[bool, float]:
+    def rank(self) -> tuple[float, float]:
         # A loop is wrong however sure the model is of it, and it is very sure.
-        return not self.is_repetitive, self.avg_logprob
+        return -max(self.compression_ratio, MAX_COMPRESSION_RATIO), self.avg_logprob
 
 
 def speech_spans(audio: Audio, parameters: Mapping[str, float | int]) -> list[Span]:
@@ -173,13 +170,14 @@ class Whisper:
 
     def _generate(self, encoded: Any, tokenizers: Sequence[Any], options: Options) -> list[_Decoding]:
         prompts = [self._prompt(tokenizer, options) for tokenizer in tokenizers]
-        new_tokens = min(options.max_new_tokens or MAX_NEW_TOKENS, MAX_NEW_TOKENS)
         longest = max(len(prompt) for prompt in prompts)
-        if longest + new_tokens > self._model.max_length:
+        room = min(MAX_NEW_TOKENS, self._model.max_length - longest)
+        if room < MIN_NEW_TOKENS:
             raise InvalidInput(
-                f"initial_prompt and hotwords leave no room for text: they take {longest} of"
-                f" {self._model.max_length} tokens; shorten them or lower max_new_tokens"
+                f"initial_prompt and hotwords take {longest} of {self._model.max_length} tokens and leave no"
+                " room for text: shorten them"
             )
+        new_tokens = min(options.max_new_tokens or room, room)
         search = {"beam_size": options.beam_size, "patience": options.patience}
         if options.temperature > 0:
             search = {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": options.temperature}

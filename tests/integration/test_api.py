@@ -151,9 +151,9 @@ def test_a_failed_jobs_stream_drains_and_ends(
 def test_cancel_ends_the_stream(stack: Stack, receiver: Receiver, api: Api) -> None:
     job_id = stack.client.submit(stack.input(receiver, "stream-canceled", 61, "slow:300"))
     assert api("GET", f"stream/{job_id}?wait=20000").json()["stream"]
-    empty = {"headers": {"Authorization": KEY, "Content-Type": "application/json"}}
-    for body in ({"json": {}}, empty):
-        answer = api("POST", f"cancel/{job_id}", **body)
+    for body in ("{}", ""):
+        headers = {"Authorization": KEY, "Content-Type": "application/json"}
+        answer = api("POST", f"cancel/{job_id}", headers=headers, data=body)
         assert answer.status_code == 200
         assert (answer.json()["id"], answer.json()["status"]) == (job_id, "CANCELLED")
     pages = list(api.pages(job_id))

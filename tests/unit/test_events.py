@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tasks.errors import ConfigurationError
+from tasks.errors import Canceled, ConfigurationError, NoSource, NotMedia
 from tasks.events import (
     Progress,
     completed,
@@ -22,13 +22,18 @@ from tasks.events import (
     transcribing,
     verify_seed,
 )
+from tasks.transcript import Transcript
 
 patient = settings(deadline=None)
 
 NOW_MS = 1_769_860_800_007
 SECRET = "סוד: not base64!"
 BODY = completed(
-    "job1", "rec1", NOW_MS, [{"text": "שלום עולם", "start": 0.0, "end": 1.5}], "he", 1_500
+    "job1",
+    "rec1",
+    NOW_MS,
+    Transcript((), 1_500, "he"),
+    [{"text": "שלום עולם", "start": 0.0, "end": 1.5}],
 ).encode()
 
 any_text = st.text(st.characters(), max_size=40)  # lone surrogates included
@@ -77,7 +82,7 @@ def test_bodies() -> None:
 
 @pytest.mark.parametrize("status", ["error", "transcription_failed"])
 def test_failure_bodies(status: Literal["error", "transcription_failed"]) -> None:
-    assert json.loads(failed("job1", "rec1", NOW_MS, status, "canceled", "The client canceled it.")) == {
+    assert json.loads(failed("job1", "rec1", NOW_MS, status, Canceled("The client canceled it."))) == {
         "job_id": "job1",
         "recording_id": "rec1",
         "status": status,
@@ -105,9 +110,13 @@ def test_parsing_and_dumping_again_gives_the_same_bytes(a: str, b: str, c: str, 
         transcribing(a, b, NOW_MS),
         progressed(a, b, NOW_MS, progress),
         completed(
-            a, b, NOW_MS, [{"text": c, "start": 0.1, "words": [], "extra_data": {"language": c}}], c, 1
+            a,
+            b,
+            NOW_MS,
+            Transcript((), 1, c),
+            [{"text": c, "start": 0.1, "words": [], "extra_data": {"language": c}}],
         ),
-        failed(a, b, NOW_MS, "error", c, c),
+        failed(a, b, NOW_MS, "error", NoSource(c)),
     ]
     for body in bodies:
         assert body.isascii()
@@ -116,7 +125,7 @@ def test_parsing_and_dumping_again_gives_the_same_bytes(a: str, b: str, c: str, 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udc80b", "\udc00\ud800"])
 def test_a_lone_surrogate_survives_signing_and_parsing(text: str) -> None:
-    body = failed("job1", text, NOW_MS, "error", "not_media", text)
+    body = failed("job1", text, NOW_MS, "error", NotMedia(text))
     parsed = json.loads(body)
     assert (parsed["recording_id"], parsed["error"]) == (text, text)
     headers = signature_headers([SECRET], "evt_job1_1_1", 1, body.encode())

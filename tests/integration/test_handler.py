@@ -1,0 +1,247 @@
+"""The RunPod handler under the SDK's own worker loop, against a platform that is ours."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.client import segments_of
+from tasks.job import Status
+from tasks.settings import child_environment
+from tests.conftest import Eventually, Receiver, Stack
+from tests.fake_platform import FakePlatform, serving
+
+ROOT = Path(__file__).parents[2]
+CONCURRENCY = 3
+
+
+@contextlib.contextmanager
+def handling(stack: Stack, platform: FakePlatform, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker container's main process; ended, with its heartbeat, when the test is."""
+    settings = stack.machine.settings.model_copy(update={"handler_concurrency": CONCURRENCY})
+    environment = child_environment(settings) | platform.environment() | {"HOME": str(folder)}
+    with (folder / "handler.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dispatcher.handler"],
+            env=environment,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        # The SDK's heartbeat is a process of the same group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def platform(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePlatform]:
+    """A platform with one worker."""
+    with serving() as platform, handling(stack, platform, tmp_path_factory.mktemp("handler")):
+        yield platform
+
+
+def new_id(name: str) -> str:
+    return f"{name}-{uuid.uuid4().hex[:8]}-u1"
+
+
+def ended(platform: FakePlatform, eventually: Eventually, job_id: str) -> dict[str, Any]:
+    eventually(lambda: platform.results(job_id), 30, f"job-done of {job_id}")
+    (result,) = platform.results(job_id)
+    return result
+
+
+def status(stack: Stack, job_id: str) -> Status | None:
+    job = stack.store.job(job_id)
+    return job.status if job else None
+
+
+def of_type(items: list[Any], kind: str) -> list[dict[str, Any]]:
+    return [entry for item in items for entry in item if entry["type"] == kind]
+
+
+def test_a_job_is_streamed_and_its_output_is_the_whole_stream(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform
+) -> None:
+    job_id = new_id("streamed")
+    platform.give(job_id, stack.input(receiver, "streamed", 31), webhook="https://example.com/")
+    result = ended(platform, eventually, job_id)
+    items = platform.items(job_id)
+    assert set(result) == {"output"}
+    assert result["output"] == items
+    assert len([item for item in items if of_type([item], "segments")]) == 3
+    assert {entry["type"] for item in items for entry in item} <= {"segments", "progress"}
+    assert all(len(body) <= 1_000_000 for body in platform.streamed[job_id])
+    # The same as any other way in gives.
+    by_http = stack.client.submit(stack.input(receiver, "streamed", 31))
+    shown = eventually(lambda: stack.ended(by_http))
+    assert segments_of(result["output"]) == segments_of(shown["output"])
+    # The handler stays until the last webhook has been delivered.
+    assert "completed" in receiver.statuses("streamed")
+
+
+def test_the_platform_is_asked_for_as_many_as_can_run_and_is_told_of_life(
+    platform: FakePlatform, eventually: Eventually
+) -> None:
+    eventually(lambda: CONCURRENCY in platform.batches)
+    eventually(lambda: platform.pings)
+
+
+def test_a_job_that_waits_in_line_says_so_at_once(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform
+) -> None:
+    job_id = new_id("waits")
+    stack.redis.delete("lh:slots:ingest")  # until the io worker reports again, nobody takes a job
+    platform.give(job_id, stack.input(receiver, "waits", 11))
+    eventually(lambda: platform.items(job_id))
+    first = platform.items(job_id)[0]
+    ended(platform, eventually, job_id)
+    (entry,) = of_type([first], "progress")
+    assert (entry["data"]["phase"], entry["data"]["step"]) == ("transcription", "queue")
+
+
+def test_without_streaming_the_output_is_one_item(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform
+) -> None:
+    job_id = new_id("whole")
+    platform.give(job_id, stack.input(receiver, "whole", 21, streaming=False))
+    output = ended(platform, eventually, job_id)["output"]
+    (item,) = [item for item in output if isinstance(item, dict)]
+    assert len(item["result"][0]) == 8
+
+
+@pytest.mark.parametrize(
+    ("job_input", "code"),
+    [
+        ({"recording_id": "no-url"}, "no_source"),
+        ({"url": "ftp://example.com/"}, "unsupported_scheme"),
+        ({"url": "http://127.0.0.1:9/?secret=hidden"}, "source_unreachable"),
+        ([], "invalid_input"),
+        ({}, "invalid_input"),
+        ({"url": "http://127.0.0.1:9/", "recording_id": "\ud800"}, ""),
+    ],
+    ids=["no-source", "scheme", "unreachable", "list", "empty", "surrogate"],
+)
+def test_bad_input_ends_with_a_plain_sentence(
+    eventually: Eventually, platform: FakePlatform, job_input: object, code: str
+) -> None:
+    job_id = new_id("bad")
+    platform.give(job_id, job_input)
+    result = ended(platform, eventually, job_id)
+    assert set(result) == {"error"}
+    assert result["error"].startswith(f"{code}: " if code else "")
+    # No inside of ours, and nothing that the client keeps secret.
+    for told in ("Traceback", "traceback", "File ", "hidden", "platform-key"):
+        assert told not in result["error"]
+
+
+def test_an_id_that_cannot_be_one(eventually: Eventually, platform: FakePlatform) -> None:
+    job_id = f"dots.are.not.ours-{uuid.uuid4().hex}"
+    platform.give(job_id, {"url": "https://example.com/a.mp3"})
+    assert ended(platform, eventually, job_id)["error"].startswith("invalid_input: ")
+
+
+def test_a_job_that_fails_on_its_way_keeps_what_was_streamed(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform
+) -> None:
+    job_id = new_id("fails")
+    platform.give(job_id, stack.input(receiver, "fails", 31, "fail:2"))
+    assert ended(platform, eventually, job_id)["error"].startswith("chunk_failed: chunk 2")
+    assert len(of_type(platform.items(job_id), "segments")) == 2
+
+
+@pytest.mark.parametrize("stream_s", [0.0, 3.0], ids=["while-waiting", "while-yielding"])
+def test_stopping_one_job_leaves_the_others(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform, stream_s: float
+) -> None:
+    stopped, *others = job_ids = [new_id(f"stop{n}") for n in range(CONCURRENCY)]
+    platform.stream_s = stream_s
+    try:
+        for job_id in job_ids:
+            seconds, prompt = (61, "slow:500") if job_id == stopped else (11, "slow:100")
+            platform.give(job_id, stack.input(receiver, job_id, seconds, prompt))
+        eventually(lambda: platform.items(stopped), what="something to be streamed")
+        eventually(lambda: status(stack, stopped) is Status.RUNNING)
+        platform.stops.append(stopped)
+        eventually(lambda: status(stack, stopped) is Status.CANCELED, 5, "the cancellation")
+    finally:
+        platform.stream_s = 0.0
+    for job_id in others:
+        assert set(ended(platform, eventually, job_id)) == {"output"}
+        assert status(stack, job_id) is Status.SUCCEEDED
+    assert platform.results(stopped) == []
+
+
+def test_an_ended_job_that_is_delivered_again_is_replayed(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform
+) -> None:
+    job_id, job_input = new_id("replayed"), stack.input(receiver, "replayed", 31)
+    platform.give(job_id, job_input)
+    first = ended(platform, eventually, job_id)
+    before = stack.store.job(job_id)
+    platform.give(job_id, job_input)
+    eventually(lambda: len(platform.results(job_id)) == 2)
+    second = platform.results(job_id)[1]
+    assert second["output"][0] == [{"type": "meta", "data": {"restarted": True}}]
+    assert segments_of(second["output"]) == segments_of(first["output"])
+    assert stack.store.job(job_id) == before
+    assert receiver.statuses("replayed").count("completed") == 1
+
+
+def test_a_second_worker_takes_over_and_ends_politely(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform, tmp_path: Path
+) -> None:
+    job_id, job_input = new_id("lost"), stack.input(receiver, "lost", 41, "slow:150")
+    with serving() as lost, handling(stack, lost, tmp_path) as process:
+        lost.give(job_id, job_input)
+        eventually(lambda: of_type(lost.items(job_id), "segments"), 30)
+        process.kill()
+        process.wait()
+    assert lost.results(job_id) == []
+    assert status(stack, job_id) is Status.RUNNING
+    platform.give(job_id, job_input)
+    result = ended(platform, eventually, job_id)
+    assert result["output"][0] == [{"type": "meta", "data": {"restarted": True}}]
+    assert len(segments_of(result["output"])) == 16
+    assert status(stack, job_id) is Status.SUCCEEDED
+    assert receiver.statuses("lost").count("transcribing") == 1
+
+
+def test_a_worker_told_to_end_finishes_its_job_first(
+    stack: Stack, receiver: Receiver, eventually: Eventually, tmp_path: Path
+) -> None:
+    job_id = new_id("last")
+    with serving() as platform, handling(stack, platform, tmp_path) as process:
+        platform.give(job_id, stack.input(receiver, "last", 21, "slow:150"))
+        eventually(lambda: status(stack, job_id) is Status.RUNNING, 30)
+        process.terminate()
+        assert process.wait(30) == 0
+        (result,) = platform.results(job_id)
+    assert len(segments_of(result["output"])) == 8
+
+
+def test_wrong_settings_end_the_worker_with_a_sentence(stack: Stack, tmp_path: Path) -> None:
+    with serving() as platform:
+        environment = child_environment(stack.machine.settings) | platform.environment()
+        environment |= {"HOME": str(tmp_path), "LONGHAND_MODLE": "tiny.en"}
+        run = subprocess.run(
+            [sys.executable, "-m", "dispatcher.handler"],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    assert run.returncode == 1
+    assert b"configuration_error: LONGHAND_MODLE" in run.stderr
