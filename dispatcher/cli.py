@@ -51,11 +51,11 @@ def _client() -> Client:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address the API listens on.")
 @click.option("--port", default=8000, show_default=True, help="Port of the API; 0 takes a free one.")
 @click.option(
-    "--workers", default=2, show_default=True, help="Processes that transcribe: one per GPU or core."
+    "--workers", default=2, show_default=True, help="Processes that transcribe: one per GPU, or per core."
 )
 @click.option("--model", help="Model of jobs that name none. Without it: by device, GPU or CPU.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of state, audio and logs.")
-@click.option("--redis-url", help="Use this Redis; without it an embedded one is started.")
+@click.option("--redis-url", help="Use this Redis, or that of REDIS_URL; without either, an embedded one.")
 @click.option("--flower-port", type=int, help="Also start Flower, the dashboard, on this port of 127.0.0.1.")
 def up(
     host: str,
@@ -71,9 +71,10 @@ def up(
     Prints `ready http://HOST:PORT` once a worker has its model. A process that dies is started again.
     """
     settings = Settings.from_env()
+    own_redis = settings.redis_url if "redis_url" in settings.model_fields_set else ""
     chosen = {"model": model_of(model or "", settings), "data_dir": data_dir or settings.data_dir}
     settings = settings.model_copy(update=chosen)
-    machine = Machine(settings, Plan(host, port, workers, redis_url or "", flower_port))
+    machine = Machine(settings, Plan(host, port, workers, redis_url or own_redis, flower_port))
     signal.signal(signal.SIGTERM, _interrupt)
     click.echo(f"model {settings.model}, data in {settings.data_path}")
     try:

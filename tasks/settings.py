@@ -5,11 +5,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tasks.errors import ConfigurationError
 
+REDIS_URL = "redis://127.0.0.1:6379/0"
 PREFIX = "LONGHAND_"
 # ONNX Runtime (under Silero VAD) and the Hugging Face client report what they do, unless told not to.
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -62,7 +64,8 @@ class Settings(BaseModel):
     api_url: str = "http://127.0.0.1:8000/v2/longhand"
     api_key: str = ""
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    # redis:// or rediss://, with the number of the broker's database as its path.
+    redis_url: Annotated[str, Field(pattern=r"^rediss?://[^/?#]+(/\d*)?(\?[^#]*)?$")] = REDIS_URL
     webhook_secret: str = ""
     # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
     api_keys: ApiKeys = Field(default_factory=dict)
@@ -142,10 +145,9 @@ class Settings(BaseModel):
     @property
     def state_url(self) -> str:
         """Job state lives in the database after the broker's, so that neither can flush the other."""
-        base, slash, number = self.redis_url.rpartition("/")
-        if slash and number.isdigit():
-            return f"{base}/{int(number) + 1}"
-        return f"{self.redis_url.rstrip('/')}/1"
+        parts = urlsplit(self.redis_url)
+        number = parts.path.strip("/")
+        return urlunsplit(parts._replace(path=f"/{int(number or 0) + 1}"))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:

@@ -12,7 +12,7 @@ import threading
 import structlog
 from billiard import current_process
 from celery import current_app
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
 from tasks import app, context, model_names, models, reaper
 from tasks.errors import LonghandError
@@ -46,6 +46,14 @@ def open_child(**_: object) -> None:
         return  # one io process is kept for assembling, however many recordings come in
     stage = "transcribe" if role == "transcribe" else "ingest"
     threading.Thread(target=child.keep_slot, args=(stage,), name="slot", daemon=True).start()
+
+
+@worker_process_shutdown.connect
+def close_child(**_: object) -> None:
+    """A child that ends in order is no slot any more; that of one that is killed lapses."""
+    child = context.of_process()
+    for stage in ("transcribe", "ingest"):
+        child.leases.close_slot(stage, child.worker)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -25,9 +25,14 @@ local function recount(job, old, new)
   redis.call('HINCRBY', counts, new, 1)
 end
 
--- Put a job in line for a stage. Start-time fair queueing: it enters at the present virtual time, and
--- every chunk handed out moves it back by that chunk's audio, so that a long job cannot hold up a short one.
+-- Put a job in line for a stage. Ingests: the oldest job first. Chunks, by start-time fair queueing: a job
+-- enters at the present virtual time, and every chunk handed out moves it back by that chunk's audio, so
+-- that a long job cannot hold up a short one.
 local function line_up(job, stage)
+  if stage == 'ingest' then
+    redis.call('ZADD', 'lh:ready:ingest', redis.call('HGET', job_key(job), 'created_ms'), job)
+    return
+  end
   local clock = tonumber(redis.call('GET', 'lh:clock:' .. stage) or '0')
   local own = tonumber(redis.call('HGET', job_key(job), 'virtual_ms') or '0')
   redis.call('ZADD', 'lh:ready:' .. stage, math.max(clock, own), job)
