@@ -1,6 +1,7 @@
 """What a client may send: the input of a job, its policy. The public contract of `input`, field by field."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
 from tasks.guard import check_url
-from tasks.job import Options, Request
+from tasks.job import VAD_PARAMETERS, Options, Request
 from tasks.model_names import check_language
 from tasks.settings import Settings
 
@@ -170,9 +171,13 @@ def _validate(kind: type[M], raw: dict[str, Any], where: str) -> M:
 def _options(raw: dict[str, Any], args: TranscribeArgs) -> Options:
     raw = {"word_timestamps": args.output_options.word_timestamps, **raw}
     try:
-        return TypeAdapter(Options).validate_python(raw)
+        options = TypeAdapter(Options).validate_python(raw)
     except ValidationError as error:
         raise _named(error, "transcribe_args", list(OPTION_NAMES)) from error
+    for name in options.vad_parameters:
+        if name not in VAD_PARAMETERS:
+            raise _unknown(f"transcribe_args.vad_parameters.{name}", VAD_PARAMETERS)
+    return options
 
 
 def _named(error: ValidationError, where: str, accepted: list[str]) -> InvalidInput:
@@ -182,8 +187,12 @@ def _named(error: ValidationError, where: str, accepted: list[str]) -> InvalidIn
     if first["type"] == "extra_forbidden":
         if where == "transcribe_args":
             accepted = sorted({*accepted, *OPTION_NAMES})
-        return UnknownOption(f"{place} is not known; accepted are: {', '.join(accepted)}")
+        return _unknown(place, accepted)
     return InvalidInput(f"{place}: {first['msg']}")
+
+
+def _unknown(place: str, accepted: Iterable[str]) -> UnknownOption:
+    return UnknownOption(f"{place} is not known; accepted are: {', '.join(accepted)}")
 
 
 def _refuse_unsupported(args: TranscribeArgs) -> None:

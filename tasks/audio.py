@@ -32,6 +32,9 @@ DEMUXERS = (
 )
 # Writers to a pipe cannot go back and put the size into a RIFF header; they leave it this large.
 RIFF_SIZE_UNKNOWN = 0x7FFF_F000
+# The longest page of an Ogg file, bytes, and the flag of the last one.
+OGG_PAGE = 65_307
+OGG_END = 0x04
 
 
 class _Extent:
@@ -85,6 +88,8 @@ class AudioReader:
         held_ms = self._file.length_ms
         if promised_ms - held_ms > _tolerance_ms(promised_ms):
             self.warnings.append(f"truncated: the file promises {promised_ms} ms and holds {held_ms} ms")
+        elif head.startswith(b"OggS") and isinstance(self._source, Path) and not _has_end(self._source):
+            self.warnings.append("truncated: the file has no end mark; what follows is not there")
         missing_ms = self._sound.length_ms - count // SAMPLES_PER_MS
         if missing_ms > _tolerance_ms(self._sound.length_ms):
             self.warnings.append(
@@ -125,6 +130,15 @@ def _head(source: Path | BinaryIO) -> bytes:
     if not head:
         raise SourceEmpty("the file holds no bytes: check that its URL is the recording itself")
     return head
+
+
+def _has_end(path: Path) -> bool:
+    """Whether the last page of an Ogg file is marked as its stream's end (RFC 3533, section 6)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - OGG_PAGE))
+        tail = file.read()
+    flags = tail.rfind(b"OggS") + 5
+    return flags < len(tail) and bool(tail[flags] & OGG_END)
 
 
 def _open(source: Path | BinaryIO) -> InputContainer:

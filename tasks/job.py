@@ -6,6 +6,15 @@ from enum import StrEnum
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+# The fields of faster-whisper's VadOptions, which the dispatcher cannot import.
+VAD_PARAMETERS = (
+    "threshold",
+    "neg_threshold",
+    "min_speech_duration_ms",
+    "max_speech_duration_s",
+    "min_silence_duration_ms",
+    "speech_pad_ms",
+)
 # A request's URL that names a blob of our own store.
 BLOB_SCHEME = "blob:"
 
@@ -40,7 +49,7 @@ class Options:
     """How to transcribe: faster-whisper's names, each one honoured on every call.
 
     `temperature` other than 0 samples, and sampling cannot be reproduced.
-    `vad_parameters` are the fields of faster-whisper's `VadOptions`.
+    `vad_parameters` are some of VAD_PARAMETERS.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

@@ -159,6 +159,7 @@ def test_tags_in_a_legacy_character_set_do_no_harm(tmp_path: Path) -> None:
         ("a.mp3", "libmp3lame", {}),
         ("a.flac", "flac", {}),
         ("a.m4a", "aac", {"movflags": "faststart"}),
+        ("a.ogg", "libvorbis", {}),
     ],
 )
 def test_a_truncated_file_gives_what_there_is_and_a_warning(
