@@ -159,13 +159,13 @@ def test_tags_in_a_legacy_character_set_do_no_harm(tmp_path: Path) -> None:
         ("a.mp3", "libmp3lame", {}),
         ("a.flac", "flac", {}),
         ("a.m4a", "aac", {"movflags": "faststart"}),
-        ("a.ogg", "libvorbis", {}),
+        ("a.ogg", "libopus", {}),
     ],
 )
 def test_a_truncated_file_gives_what_there_is_and_a_warning(
     tmp_path: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
-    path = encode(tmp_path / name, codec, options=options)
+    path = encode(tmp_path / name, codec, rate=48_000, options=options)
     whole, _ = read(path)
     samples, warnings = read(shorten(path, 0.6))
     assert [warning for warning in warnings if warning.startswith("truncated: ")]
