@@ -137,7 +137,7 @@ def test_up_that_loses_its_embedded_redis_says_so_and_stops(tmp_path: Path, even
 
 def test_up_that_loses_its_own_redis_says_so_and_stops(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    server = ValkeyServer(config={"maxmemory-policy": "noeviction"})
+    server = ValkeyServer(data_dir=tmp_path / "redis", config={"maxmemory-policy": "noeviction"})
     server.start()
     address = f"redis://127.0.0.1:{server.port}/0"
     with up(folder, "--redis-url", address, LONGHAND_ENGINE="tests.fake_engine:FakeEngine") as process:
