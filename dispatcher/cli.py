@@ -11,12 +11,18 @@ import click
 
 from dispatcher.client import TERMINAL, Client, transcript_of
 from dispatcher.local import Machine, Plan
-from tasks.errors import LonghandError
+from tasks.errors import InvalidInput, LonghandError
 from tasks.formats import FORMATS
 from tasks.model_names import model_of
 from tasks.settings import Settings
 
 MAX_FILE = 7 * 1024 * 1024
+
+
+class NotCompleted(LonghandError):
+    """The job has no transcript."""
+
+    code = "not_completed"
 
 
 class LonghandGroup(click.Group):
@@ -158,7 +164,7 @@ def cancel(job_id: str) -> None:
 
 
 @main.command()
-@click.option("--limit", default=20, show_default=True)
+@click.option("--limit", default=20, show_default=True, help="How many jobs to list.")
 def jobs(limit: int) -> None:
     """List your newest jobs."""
     for job in _client().jobs(limit):
@@ -178,10 +184,12 @@ def follow(client: Client, job_id: str) -> None:
 def _source(recording: str) -> dict[str, str]:
     """The input that names the recording; raises LonghandError for a file that is too large to send along."""
     path = Path(recording)
-    if "://" in recording or not path.is_file():
+    if "://" in recording:
         return {"url": recording}
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {recording}; a URL starts with https://")
     if path.stat().st_size > MAX_FILE:
-        raise LonghandError(
+        raise InvalidInput(
             f"{path.name} is larger than {MAX_FILE // 1024**2} MiB: serve it over HTTP and pass its URL"
         )
     return {"blob": base64.b64encode(path.read_bytes()).decode()}
@@ -191,9 +199,10 @@ def _finished(client: Client, job_id: str) -> list[Any]:
     """A completed job's output; raises LonghandError for one that has not, or not well, ended."""
     shown = client.status(job_id)
     if shown["status"] not in TERMINAL:
-        raise LonghandError(f"job {job_id} is still {shown['status']}")
+        raise NotCompleted(f"job {job_id} is still {shown['status']}")
     if shown["status"] != "COMPLETED":
-        raise LonghandError(f"job {job_id} is {shown['status']}: {shown.get('error', '')}")
+        reason = f": {shown['code']}: {shown['error']}" if "error" in shown else ""
+        raise NotCompleted(f"job {job_id} is {shown['status']}{reason}")
     return list(shown["output"])
 
 

@@ -5,11 +5,12 @@ The SDK's worker loop calls it; what it yields, the platform streams and adds up
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import runpod
 import structlog
+from redis.exceptions import RedisError
 
 from dispatcher.schemas import parse_policy
 from dispatcher.service import Service
@@ -25,6 +26,9 @@ QUEUE_REPORT_S = 10.0
 # The platform may end this worker once the handler returns, so it stays for the last webhook; not for ever.
 LAST_WEBHOOK_S = 60.0
 CANCEL_S = 2.0
+REDIS_PAUSE_S = 1.0
+
+T = TypeVar("T")
 
 # What the handler yields: an item in the typed dialect, or the error that ends the job.
 Yielded = Item | dict[str, object]
@@ -51,6 +55,9 @@ class Handler:
         except LonghandError as error:
             yield {"error": f"{error.code}: {error}"}
             return
+        except RedisError:
+            yield {"error": "unavailable: the job store is away: try again in a few seconds"}
+            return
         if not new:
             # The platform delivers a job again after losing a worker; readers see its items again.
             yield [{"type": "meta", "data": {"restarted": True}}]
@@ -72,10 +79,10 @@ class Handler:
         loop = asyncio.get_running_loop()
         async with service.wakeups.of(job_id) as woken:
             while True:
-                job = await asyncio.to_thread(service.store.job, job_id)
+                job = await _patiently(service.store.job, job_id)
                 if job is None:
                     return
-                for event_id, items in await asyncio.to_thread(_page, service, job, last):
+                for event_id, items in await _patiently(_page, service, job, last):
                     last = event_id
                     for item in items:
                         yield item
@@ -83,7 +90,7 @@ class Handler:
                     return
                 if job.status is Status.QUEUED and loop.time() - reported_s >= QUEUE_REPORT_S:
                     reported_s = loop.time()
-                    yield [await asyncio.to_thread(_queued, service, job)]
+                    yield [await _patiently(_queued, service, job)]
                 await woken(1.0)
 
     async def _ending(self, job_id: str) -> AsyncIterator[dict[str, object]]:
@@ -91,10 +98,10 @@ class Handler:
         service = self._service
         deadline_s = asyncio.get_running_loop().time() + LAST_WEBHOOK_S
         while asyncio.get_running_loop().time() < deadline_s:
-            if not await asyncio.to_thread(service.outbox.pending, job_id):
+            if not await _patiently(service.outbox.pending, job_id):
                 break
             await asyncio.sleep(0.2)
-        job = await asyncio.to_thread(service.store.job, job_id)
+        job = await _patiently(service.store.job, job_id)
         if job is None:
             yield {"error": "expired: the job is gone"}
         elif job.status is not Status.SUCCEEDED:
@@ -104,6 +111,16 @@ class Handler:
         job = await asyncio.to_thread(self._service.store.job, job_id)
         if job is not None and not job.terminal:
             await asyncio.to_thread(self._service.submitter.cancel, job)
+
+
+async def _patiently(question: Callable[..., T], *args: object) -> T:
+    """Ask until Redis answers: the job goes on without us, and the platform's own timeout bounds this."""
+    while True:
+        try:
+            return await asyncio.to_thread(question, *args)
+        except RedisError as error:
+            log.warning("redis_away", error=str(error))
+            await asyncio.sleep(REDIS_PAUSE_S)
 
 
 def _page(service: Service, job: Job, after: str) -> list[tuple[str, list[Item]]]:

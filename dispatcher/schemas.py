@@ -1,5 +1,6 @@
 """What a client may send: the input of a job, its policy. The public contract of `input`, field by field."""
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -95,7 +96,7 @@ def parse_contact(raw: object, settings: Settings) -> Contact:
     for place in places:
         for name in ("webhook_url", "recording_id"):
             value = place.get(name) if isinstance(place, dict) else None
-            if isinstance(value, str) and value:
+            if isinstance(value, str) and value and _encodable(value):
                 found.setdefault(name, value)
     contact = Contact(**found)
     try:
@@ -114,6 +115,8 @@ def parse_input(raw: object, settings: Settings) -> Parsed:
     """
     if not isinstance(raw, dict) or not raw:
         raise InvalidInput("`input` must be an object that names a recording, such as {'url': 'https://…'}")
+    if not _encodable(raw):
+        raise InvalidInput("the input holds NaN, Infinity or half a surrogate pair, which is not valid JSON")
     given = _validate(JobInput, raw, "input")
     arguments = given.transcribe_args
     args = _validate(
@@ -150,7 +153,9 @@ def parse_policy(raw: object, settings: Settings) -> Limits:
 
     def within(name: str, least: int, default: int) -> int:
         value = policy.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return default
+        if isinstance(value, float) and not math.isfinite(value):
             return default
         return int(min(max(value, least), week))
 
@@ -159,6 +164,15 @@ def parse_policy(raw: object, settings: Settings) -> Limits:
         execution_timeout_ms=within("executionTimeout", 5_000, settings.execution_timeout_ms),
         low_priority=policy.get("lowPriority") is True,
     )
+
+
+def _encodable(value: object) -> bool:
+    """Whether a value can be written again as JSON in UTF-8: Python reads more than that from JSON."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _validate(kind: type[M], raw: dict[str, Any], where: str) -> M:
@@ -185,7 +199,9 @@ def _named(error: ValidationError, where: str, accepted: list[str]) -> InvalidIn
     first = error.errors()[0]
     place = ".".join(str(part) for part in (where, *first["loc"]))
     if first["type"] == "extra_forbidden":
-        if where == "transcribe_args":
+        if first["loc"][0] == "output_options":
+            accepted = list(OutputOptions.model_fields)
+        elif where == "transcribe_args":
             accepted = sorted({*accepted, *OPTION_NAMES})
         return _unknown(place, accepted)
     return InvalidInput(f"{place}: {first['msg']}")

@@ -44,6 +44,8 @@ class Submitter:
         """
         if not JOB_ID.fullmatch(job_id):
             raise InvalidInput("a job's id is 1 to 128 letters, digits, - and _")
+        if self._store.job(job_id):
+            return False
         contact = parse_contact(raw, self._settings)
         new = NewJob(
             job_id,

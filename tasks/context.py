@@ -7,6 +7,7 @@ import socket
 import time
 from dataclasses import dataclass
 
+from billiard import current_process
 from celery import Celery, Task
 from redis.exceptions import RedisError
 
@@ -55,6 +56,11 @@ def build(settings: Settings, app: Celery) -> Context:
     )
 
 
+def child_index() -> int:
+    """Which of its worker's processes this one is, from 0."""
+    return int(getattr(current_process(), "index", 0))
+
+
 @functools.cache
 def of_process() -> Context:
     """The context of this worker process, built at its first use: a spawned child begins with nothing."""
@@ -65,7 +71,7 @@ def of_process() -> Context:
 @functools.cache
 def engine_of_process() -> Engine:
     """The engine of this worker process; it keeps its models loaded."""
-    return load_engine(of_process().settings)
+    return load_engine(of_process().settings, child_index())
 
 
 class Stage(Task):  # type: ignore[type-arg]

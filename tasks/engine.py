@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import models
+from tasks import model_names, models
 from tasks.chunks import Span, pack_windows
 from tasks.errors import ConfigurationError, EngineFailed, UnknownModel
 from tasks.job import Options
@@ -81,7 +81,7 @@ class FasterWhisperEngine:
 
     def preload(self, model: str) -> None:
         """Load a model before its first chunk arrives."""
-        self._load(models.model_of(model, self._settings))
+        self._load(model_names.model_of(model, self._settings))
 
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         """Transcribe one chunk (see Engine).
@@ -92,11 +92,11 @@ class FasterWhisperEngine:
         from tasks.whisper import WINDOW_MS, speech_of, speech_spans  # noqa: PLC0415 - loads CTranslate2
 
         options = work.options
-        name = models.model_of(work.model, self._settings)
-        models.check_language(name, options.language, options.task, options.multilingual)
+        name = model_names.model_of(work.model, self._settings)
+        model_names.check_language(name, options.language, options.task, options.multilingual)
         model = self._load(name)
         if not model.is_multilingual:
-            models.refuse_other_languages(name, options.language, options.task, options.multilingual)
+            model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
         spans = speech_spans(audio, options.vad_parameters)
         windows = pack_windows(spans, limit_ms=WINDOW_MS)
         if not windows:
@@ -120,7 +120,7 @@ class FasterWhisperEngine:
         settings = self._settings
         # Only the operator may name a path.
         path = models.resolve(name, settings.model_dir, allow_path=name == settings.model)
-        device = models.detect_device(settings.device)
+        device = model_names.detect_device(settings.device)
         compute_type = settings.compute_type
         if compute_type == "default":
             compute_type = "float16" if device == "cuda" else "int8"
@@ -168,9 +168,9 @@ class FasterWhisperEngine:
                 continue
             pending = pending[len(batch) :]
             for window, said in zip(batch, spoken, strict=True):
-                placed = [_placed(word, window) for word in said]
+                placed = [place(word, window) for word in said]
                 # Whisper leaves the end of a window out where the client limits its text.
-                kept, rest = (placed, []) if options.max_new_tokens else _accept(window, said, placed)
+                kept, rest = (placed, []) if options.max_new_tokens else accept(window, said, placed)
                 words += kept
                 pending += rest
             done += len(batch)
@@ -200,29 +200,43 @@ def _named_failures(loading: str = "") -> Iterator[None]:
         raise UnknownModel(f"Model {loading!r} cannot be loaded: {reason}") from error
 
 
-def _accept(window: Window, words: Sequence[Word], placed: list[Word]) -> tuple[list[Word], list[Window]]:
+def accept(window: Window, words: Sequence[Word], placed: list[Word]) -> tuple[list[Word], list[Window]]:
     """Which of the window's words to keep, and what has to be decoded again from where Whisper left off.
 
-    Without timestamps Whisper may stop at a pause, or leave out sentences in the middle; then alignment
-    stretches one word over all of them.
+    Without timestamps Whisper may stop at a pause, or leave out sentences; alignment then stretches one word
+    over all of them.
     """
-    stretched = (place for place, word in enumerate(words) if word.end_ms - word.start_ms > MAX_WORD_MS)
-    kept = placed[: next(stretched, None)]
-    if not kept:
-        return placed, []
-    end_ms = kept[-1].end_ms
-    rest = tuple(Span(max(span.start_ms, end_ms), span.end_ms) for span in window if span.end_ms > end_ms)
-    # Without the second condition a window could be decoded again and again.
-    if _length_ms(rest) > MAX_UNSPOKEN_MS and _length_ms(window) - _length_ms(rest) >= MIN_PROGRESS_MS:
+    long = (index for index, word in enumerate(words) if word.end_ms - word.start_ms > MAX_WORD_MS)
+    stretched = next(long, None)
+    kept = placed[:stretched]
+    rest = _from(window, kept[-1].end_ms) if kept else window
+    # Without the first condition a window could be decoded again and again.
+    if _length_ms(window) - _length_ms(rest) >= MIN_PROGRESS_MS and _length_ms(rest) > MAX_UNSPOKEN_MS:
         return kept, [rest]
+    if stretched is not None and _length_ms(window) > MAX_WORD_MS:
+        return [], _halves(window)
     return placed, []
+
+
+def _from(window: Window, start_ms: int) -> Window:
+    return tuple(Span(max(span.start_ms, start_ms), span.end_ms) for span in window if span.end_ms > start_ms)
+
+
+def _halves(window: Window) -> list[Window]:
+    """The window in two, between spans if it has more than one."""
+    if len(window) == 1:
+        middle_ms = (window[0].start_ms + window[0].end_ms) // 2
+        return [(replace(window[0], end_ms=middle_ms),), (replace(window[0], start_ms=middle_ms),)]
+    cuts = range(1, len(window))
+    cut = min(cuts, key=lambda index: abs(_length_ms(window[:index]) - _length_ms(window[index:])))
+    return [window[:cut], window[cut:]]
 
 
 def _length_ms(spans: Sequence[Span]) -> int:
     return sum(span.end_ms - span.start_ms for span in spans)
 
 
-def _placed(word: Word, window: Window) -> Word:
+def place(word: Word, window: Window) -> Word:
     """The word moved from the window's speech to the span it was spoken in, and held inside it."""
     silence_ms = window[0].start_ms
     span = window[0]

@@ -77,7 +77,7 @@ class Options:
 
 def is_english_only(model: str) -> bool:
     """Whisper's English-only models end in `.en`."""
-    return model.endswith(".en")
+    return model.rpartition("/")[2].endswith(".en")
 
 
 @dataclass(frozen=True, slots=True)

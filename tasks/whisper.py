@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctranslate2 import get_cuda_device_count
 from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.tokenizer import Tokenizer
@@ -25,8 +26,8 @@ from tasks.transcript import Word
 
 SAMPLES_PER_MS = 16
 WINDOW_MS = 30_000
-# Silence that ends a span of speech. Spans are padded by 400 ms, so shorter pauses stay in the window.
-MIN_SILENCE_MS = 160
+# Silence that ends a span of speech: with less, windows lose words at their ends; with 2 s, in their middle.
+MIN_SILENCE_MS = 1_000
 # Whisper's own thresholds for a failed decoding.
 MIN_AVG_LOGPROB = -1.0
 MAX_COMPRESSION_RATIO = 2.4
@@ -43,15 +44,16 @@ class _Decoding:
     tokens: list[int]
     avg_logprob: float
     compression_ratio: float
+    ran_out: bool
 
     @property
     def is_poor(self) -> bool:
         return self.compression_ratio > MAX_COMPRESSION_RATIO or self.avg_logprob < MIN_AVG_LOGPROB
 
     @property
-    def rank(self) -> tuple[float, float]:
-        # A loop is wrong however sure the model is of it, and it is very sure.
-        return -max(self.compression_ratio, MAX_COMPRESSION_RATIO), self.avg_logprob
+    def rank(self) -> tuple[bool, float]:
+        # A loop goes on to the last token, and the model is very sure of it. A refrain or a prayer ends.
+        return not self.ran_out, self.avg_logprob
 
 
 def speech_spans(audio: Audio, parameters: Mapping[str, float | int]) -> list[Span]:
@@ -87,7 +89,8 @@ class Whisper:
         self._model: Any = WhisperModel(
             str(path),
             device=device,
-            device_index=device_index,
+            # Child 0 of a worker takes the first GPU, child 1 the second, and round again.
+            device_index=device_index % max(1, get_cuda_device_count()),
             compute_type=compute_type,
             cpu_threads=threads,
         )
@@ -199,7 +202,7 @@ class Whisper:
         except ValueError as error:
             raise InvalidInput(f"the model refuses these options: {error}") from error
         return [
-            _decoding(result, tokenizer, options.length_penalty)
+            _decoding(result, tokenizer, options.length_penalty, new_tokens)
             for result, tokenizer in zip(results, tokenizers, strict=True)
         ]
 
@@ -228,11 +231,16 @@ class Whisper:
         return words
 
 
-def _decoding(result: Any, tokenizer: Any, length_penalty: float) -> _Decoding:
+def _decoding(result: Any, tokenizer: Any, length_penalty: float, most_tokens: int) -> _Decoding:
     tokens = result.sequences_ids[0]
     # The score is the sum of log-probabilities divided by this power; the mean counts the end token too.
     logprob = result.scores[0] * len(tokens) ** length_penalty
-    return _Decoding(tokens, logprob / (len(tokens) + 1), get_compression_ratio(tokenizer.decode(tokens)))
+    return _Decoding(
+        tokens,
+        avg_logprob=logprob / (len(tokens) + 1),
+        compression_ratio=get_compression_ratio(tokenizer.decode(tokens)),
+        ran_out=len(tokens) >= most_tokens,
+    )
 
 
 def _word(timing: Mapping[str, Any]) -> Word:

@@ -10,7 +10,6 @@ import sys
 import threading
 
 import structlog
-from billiard import current_process
 from celery import current_app
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
@@ -42,7 +41,7 @@ def open_child(**_: object) -> None:
     child = context.of_process()
     if role == "transcribe":
         context.engine_of_process().preload(child.settings.model)
-    elif getattr(current_process(), "index", 0) == 0:
+    elif context.child_index() == 0:
         return  # one io process is kept for assembling, however many recordings come in
     stage = "transcribe" if role == "transcribe" else "ingest"
     threading.Thread(target=child.keep_slot, args=(stage,), name="slot", daemon=True).start()

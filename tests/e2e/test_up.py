@@ -50,7 +50,7 @@ def ready_url(process: "subprocess.Popen[str]") -> tuple[str, str]:
 
 def children(folder: Path) -> dict[str, int]:
     """Pids by role of the processes that serve `folder`."""
-    found = {}
+    found: dict[str, int] = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             mine = str(folder).encode() in (process / "environ").read_bytes()

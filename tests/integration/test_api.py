@@ -186,7 +186,7 @@ def test_runsync_waits_for_the_output(stack: Stack, receiver: Receiver, api: Api
 
 def test_runsync_and_status_sync_give_up_waiting(stack: Stack, receiver: Receiver, api: Api) -> None:
     started_s = time.monotonic()
-    body = {"input": stack.input(receiver, "sync-late", 11, "slow:1200")}
+    body = {"input": stack.input(receiver, "sync-late", 11, "slow:800")}
     shown = api("POST", "runsync?wait=1000", json=body).json()
     again = api("GET", f"status-sync/{shown['id']}?wait=500").json()
     waited_s = time.monotonic() - started_s
@@ -218,7 +218,8 @@ def test_a_recording_can_come_along(
     by_blob = api.run({"type": "blob", "chunk_seconds": 10, "transcribe_args": {"blob": data}})
     shown = eventually(lambda: stack.ended(by_blob), 20)
     assert shown["status"] == "COMPLETED"
-    assert shown["output"] == stack.client.status(by_url)["output"]
+    # Progress may differ: it depends on whether all was cut when the first chunk was done.
+    assert segments_of(shown["output"]) == segments_of(stack.client.status(by_url)["output"])
     # The audio is in the blob store and never in Redis.
     assert data[:100] not in str(stack.redis.hgetall(f"lh:job:{by_blob}"))
 
@@ -293,14 +294,28 @@ def test_an_unknown_job_is_not_found_and_fails_fast(
 
 
 @pytest.mark.parametrize(
-    "job_id", ["{job}:results", "..%2F{job}", "{job}%00", "%00", "%ff", "{job}%20", "*", "%D7%A9", "{job}%0A"]
+    "job_id",
+    [
+        "{job}:results",
+        "{job}:workers",
+        "..%2F{job}",
+        "{job}%00",
+        "%00",
+        "%ff",
+        "{job}%20",
+        "*",
+        "%D7%A9",
+        "{job}%0A",
+    ],
 )
-def test_an_odd_job_id_is_not_found(stack: Stack, receiver: Receiver, api: Api, job_id: str) -> None:
-    real = stack.client.submit(stack.input(receiver, "odd", 11))
+def test_an_odd_job_id_is_not_found(
+    stack: Stack, receiver: Receiver, eventually: Eventually, api: Api, job_id: str
+) -> None:
+    # Of a job that has ended, every key that belongs to it is there.
+    real = completed(stack, receiver, eventually, "odd")
     for operation in ("status", "stream"):
         assert api("GET", f"{operation}/{job_id.format(job=real)}").status_code == 404
     assert api("POST", f"cancel/{job_id.format(job=real)}").status_code == 404
-    assert stack.client.status(real)["status"] != "CANCELLED"
 
 
 @pytest.mark.parametrize("path", ["run", "status/x", "health"])
@@ -352,6 +367,7 @@ def test_a_body_without_an_input(api: Api, operation: str, body: bytes) -> None:
     [
         '{"input": {}, "policy": {"ttl": NaN}}',
         '{"input": {}, "policy": {"executionTimeout": Infinity}}',
+        '{"input": {}, "policy": {"ttl": 1' + "0" * 400 + "}}",
         '{"input": {}, "policy": []}',
         '{"input": {"recording_id": "\\ud800"}}',
         '{"input": {"url": "http://127.0.0.1:9/", "transcribe_args": {"initial_prompt": "\\ud800"}}}',
@@ -362,7 +378,7 @@ def test_a_body_without_an_input(api: Api, operation: str, body: bytes) -> None:
         '{"input": {"url": "http://127.0.0.1:9/", "transcribe_args": {"beam_size": 1e400}}}',
         '{"input": ' + "[" * 900 + "]" * 900 + "}",
     ],
-    ids=str.split("nan inf list name prompt url key option webhook huge deep"),
+    ids=str.split("nan inf vast list name prompt url key option webhook huge deep"),
 )
 def test_odd_values_never_break_the_server(stack: Stack, eventually: Eventually, api: Api, body: str) -> None:
     answer = api("POST", "run", data=body)

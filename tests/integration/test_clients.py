@@ -1,12 +1,11 @@
-"""The real runpod SDK as a client of our API: each script is a program that a user would write."""
+"""The real runpod SDK as a client of our API: each script is what a user would write."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,38 +15,60 @@ from tests.conftest import KEY, Receiver, Stack
 
 Script = Callable[..., Any]
 
-BEGIN = """
-import asyncio, json, os, sys
+# One interpreter for all scripts: importing the SDK takes longer than what they do.
+INTERPRETER = """
+import asyncio, contextlib, json, os, sys
 import runpod
 runpod.api_key = os.environ["CLIENTS_KEY"]
-job_input = json.loads(sys.argv[1])
-endpoint = runpod.Endpoint("longhand")
-def tell(value):
-    print(json.dumps(value))
+for line in sys.stdin:
+    source, job_input = json.loads(line)
+    told = []
+    with contextlib.redirect_stdout(sys.stderr):
+        exec(source, {
+            "asyncio": asyncio, "runpod": runpod, "endpoint": runpod.Endpoint("longhand"),
+            "job_input": job_input, "tell": told.append,
+        })
+    print(json.dumps(told[-1]), flush=True)
 """
 
 
-@pytest.fixture
-def script(stack: Stack, tmp_path: Path) -> Script:
-    """Run a script after BEGIN; returns what it told with its last line."""
-
-    def run(source: str, job_input: object = None, key: str = KEY) -> Any:
-        environment = {
-            **os.environ,
-            "HOME": str(tmp_path),
-            "CLIENTS_KEY": key,
-            "RUNPOD_ENDPOINT_BASE_URL": f"{stack.machine.url}/v2",
-        }
-        ran = subprocess.run(
-            [sys.executable, "-c", BEGIN + source, json.dumps(job_input)],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            timeout=60,
-            check=False,
+@pytest.fixture(scope="module")
+def interpreter(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A program of a user who has set the base URL and the key."""
+    folder = tmp_path_factory.mktemp("client")
+    environment = {
+        "HOME": str(folder),
+        "CLIENTS_KEY": KEY,
+        "RUNPOD_ENDPOINT_BASE_URL": f"{stack.machine.url}/v2",
+    }
+    with (folder / "stderr").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERPRETER],
+            env=os.environ | environment,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
-        assert ran.returncode == 0, ran.stderr.decode()
-        return json.loads(ran.stdout.splitlines()[-1])
+    with process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def script(interpreter: subprocess.Popen[str]) -> Script:
+    """Run a script; returns what it told."""
+    assert interpreter.stdin
+    assert interpreter.stdout
+    to, back = interpreter.stdin, interpreter.stdout
+
+    def run(source: str, job_input: object = None) -> Any:
+        to.write(json.dumps([source, job_input]) + "\n")
+        to.flush()
+        answer = back.readline()
+        assert answer, "the script failed"
+        return json.loads(answer)
 
     return run
 
@@ -141,15 +162,12 @@ tell({"output": job.output(timeout=10), "status": job.status()})
 
 
 def test_a_wrong_key_is_named_as_such(script: Script) -> None:
-    told = script(
-        """
+    told = script("""
 try:
-    endpoint.run({"input": {"a": 1}})
+    runpod.Endpoint("longhand", api_key="wrong").run({"input": {"a": 1}})
 except RuntimeError as error:
     tell(str(error))
-""",
-        key="wrong",
-    )
+""")
     assert told.startswith("401")
 
 

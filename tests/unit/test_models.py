@@ -6,15 +6,9 @@ import pytest
 from huggingface_hub import constants
 
 from tasks.errors import ConfigurationError, InvalidInput, LonghandError, ModelLanguage, UnknownModel
-from tasks.models import (
-    LANGUAGES,
-    check_language,
-    default_model,
-    detect_device,
-    is_english_only,
-    model_of,
-    resolve,
-)
+from tasks.job import is_english_only
+from tasks.model_names import LANGUAGES, check_language, default_model, detect_device, model_of
+from tasks.models import resolve
 from tasks.settings import Settings
 
 

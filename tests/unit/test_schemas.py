@@ -150,7 +150,7 @@ def test_word_timestamps_among_the_arguments_win_over_the_output_options() -> No
         ({"url": URL, "model": "m" * 201}, "invalid_input", "input.model"),
         ({"url": URL, "chunk_seconds": 9}, "invalid_input", "input.chunk_seconds"),
         ({"url": URL, "chunk_seconds": 1801}, "invalid_input", "input.chunk_seconds"),
-        ({"url": URL, "chunk_seconds": math.nan}, "invalid_input", "input.chunk_seconds"),
+        ({"url": URL, "chunk_seconds": math.nan}, "invalid_input", "input"),
         ({"url": URL, "recording_id": 5}, "invalid_input", "input.recording_id"),
         ({"url": URL, "blob": "UklGRg=="}, "invalid_input", "both `url` and `blob`"),
         (
@@ -282,7 +282,8 @@ def test_whatever_is_sent_is_accepted_or_refused_with_a_code(job_input: object) 
         ({"ttl": 10_000, "executionTimeout": 5_000}, Limits(10_000, 5_000)),
         ({"ttl": 60_000.9, "executionTimeout": 60_000.9}, Limits(60_000, 60_000)),
         ({"ttl": WEEK_MS + 1, "executionTimeout": WEEK_MS + 1}, Limits(WEEK_MS, WEEK_MS)),
-        ({"ttl": math.inf, "executionTimeout": -math.inf}, Limits(WEEK_MS, 5_000)),
+        ({"ttl": math.inf, "executionTimeout": -math.inf}, Limits(86_400_000, 0)),
+        ({"ttl": 10**400, "executionTimeout": -(10**400)}, Limits(WEEK_MS, 5_000)),
         ({"ttl": math.nan, "executionTimeout": math.nan}, Limits(86_400_000, 0)),
         ({"lowPriority": True}, Limits(86_400_000, 0, low_priority=True)),
         ({"lowPriority": "true"}, Limits(86_400_000, 0)),

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
+from dispatcher.app import create_app
 from dispatcher.views import (
     MAX_ELEMENT,
     QUEUE_VISIBLE_MS,
@@ -234,6 +236,18 @@ def test_no_element_passes_the_platforms_limit(desk: Desk, text: str) -> None:
 def test_a_segment_larger_than_an_element_is_not_lost(desk: Desk) -> None:
     huge = "a" * (MAX_ELEMENT + 1)
     assert texts(output(desk.succeeded([["b", huge, "c"]]), desk.store)) == ["b", huge, "c"]
+
+
+def test_a_stream_is_over_with_its_last_page_and_not_before(desk: Desk, settings: Settings) -> None:
+    job = desk.succeeded([["a" * 1_000_000, "b" * 1_000_000], ["c" * 1_000_000], ["d" * 3_000_000], ["e"]])
+    path = f"/v2/longhand/stream/{job.id}"
+    pages: list[dict[str, Any]] = []
+    headers = {"Authorization": "Bearer a-key"}
+    with TestClient(create_app(settings.model_copy(update={"api_keys": {"a-key": "tests"}}))) as client:
+        while not pages or pages[-1]["stream"]:
+            pages.append(client.get(path, headers=headers).json())
+    assert [page["status"] for page in pages] == ["IN_PROGRESS", "COMPLETED", "COMPLETED"]
+    assert [item["output"] for page in pages for item in page["stream"]] == output(job, desk.store)
 
 
 @given(st.integers(0, 10**9), st.none() | st.integers(0, 10**9))
