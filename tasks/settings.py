@@ -182,7 +182,9 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """This process's environment, changed so that a child reads `settings` from it."""
     environment = {**os.environ, **NO_TELEMETRY}
     for field, value in settings:
-        if value is not None:
+        if value is None:
+            environment.pop(variable(field), None)
+        else:
             environment[variable(field)] = _written(value)
     return environment
 

@@ -12,6 +12,7 @@ if stage == 'transcribe' then
   if redis.call('HEXISTS', job_key(job, 'dead'), unit) == 1 then return {'dead'} end
   if redis.call('HEXISTS', job_key(job, 'chunks'), unit) == 0 then return {'unknown'} end
 elseif stage == 'ingest' and redis.call('HGET', job_key(job), 'sealed') == '1' then
+  redis.call('ZREM', leases_key('ingest'), job .. '/ingest')
   return {'done'}
 end
 

@@ -8,7 +8,9 @@ local job, index, now = ARGV[1], ARGV[2], now_ms()
 local row = fields(job, 'status', 'done_ms', 'duration_ms', 'progress_ms', 'progress_done_ms', 'pinned',
   'announced_ms')
 if row[1] ~= 'running' then return {'gone', ''} end
-if not holds(job, index, ARGV[3]) then return {'lost', ''} end
+if not holds(job, index, ARGV[3]) or redis.call('HEXISTS', job_key(job, 'dead'), index) == 1 then
+  return {'lost', ''}
+end
 if redis.call('HEXISTS', job_key(job, 'results'), index) == 1 then
   return {complete(job, now, ARGV[7]) and 'complete' or 'done', ''}
 end

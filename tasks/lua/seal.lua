@@ -5,5 +5,7 @@ if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' en
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
 redis.call('HSET', job_key(job), 'sealed', 1, 'total', ARGV[3], 'duration_ms', ARGV[4], 'warnings', ARGV[5])
 drop_lease(job, 'ingest', 'ingest')
+-- The reaper may have put this attempt's work back in line meanwhile.
+redis.call('ZREM', 'lh:ready:ingest', job)
 wake(job)
 return complete(job, now, ARGV[6]) and 'complete' or 'sealed'

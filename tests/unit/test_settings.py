@@ -159,7 +159,6 @@ def test_a_child_reads_the_same_settings(fields: dict[str, Any]) -> None:
     assert Settings.from_env(child_environment(settings)) == settings
 
 
-@pytest.mark.xfail(reason="child_environment leaves a variable in place whose field is None")
 def test_a_child_does_not_inherit_what_its_settings_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGHAND_MODEL_DIR", "models")
     settings = Settings(model_dir=None)
