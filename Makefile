@@ -28,7 +28,7 @@ up: setup ## run Longhand on this machine
 	@$(BIN)/longhand up
 
 test: setup ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## format, lint, types, import layers, requirements
 	$(BIN)/ruff format --check .

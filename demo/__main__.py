@@ -2,18 +2,17 @@
 
 import argparse
 import secrets
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from demo.server import Site, serve
 from demo.wer import word_error_rate
 from dispatcher.cli import follow
 from dispatcher.client import Client, transcript_of
-from dispatcher.local import Machine, Plan
+from dispatcher.local import Machine, Plan, end_on_signals
 from tasks.errors import LonghandError
 from tasks.model_names import model_of
 from tasks.scripts import connect
@@ -29,7 +28,7 @@ WORKERS = 2
 def main() -> None:
     """Print the whole story; the last line is for machines."""
     options = _options()
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_signals()
     with tempfile.TemporaryDirectory(prefix="longhand-demo-", ignore_cleanup_errors=True) as folder:
         settings = Settings.from_env(
             data_dir=Path(folder),
@@ -129,10 +128,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="")
     parser.add_argument("--language", default="")
     return parser.parse_args()
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

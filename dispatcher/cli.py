@@ -2,15 +2,14 @@
 
 import base64
 import json
-import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from dispatcher.client import TERMINAL, Client, transcript_of
-from dispatcher.local import Machine, Plan
+from dispatcher.local import Machine, Plan, end_on_signals
 from tasks.errors import InvalidInput, LonghandError
 from tasks.formats import FORMATS
 from tasks.model_names import model_of
@@ -81,7 +80,7 @@ def up(
     chosen = {"model": model_of(model or "", settings), "data_dir": data_dir or settings.data_dir}
     settings = settings.model_copy(update=chosen)
     machine = Machine(settings, Plan(host, port, workers, redis_url or own_redis, flower_port))
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_signals()
     click.echo(f"model {settings.model}, data in {settings.data_path}")
     try:
         machine.start()
@@ -93,10 +92,6 @@ def up(
         click.echo("stopping")
     finally:
         machine.stop()
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 @main.command()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from redis.exceptions import RedisError
 
@@ -23,6 +24,8 @@ PR_SET_PDEATHSIG = 1
 STEADY_S = 10.0
 GRACE_S = 8.0
 REDIS_LOST_S = 10.0
+INTERRUPT_S = 2.0
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 class StartFailed(LonghandError):
@@ -115,6 +118,7 @@ class Machine:
         self._env = child_environment(self.settings)
         self._processes: list[Process] = []
         self._redis: Process | None = None
+        self._grace_s = GRACE_S
         self._seen_redis_s = time.monotonic()
 
     @property
@@ -155,22 +159,23 @@ class Machine:
             if _answers(client.ping):
                 self._seen_redis_s = now_s
             elif now_s - self._seen_redis_s > REDIS_LOST_S:
-                raise RedisLost(f"lost Redis at {_without_password(self.redis_url)}; stopping")
+                raise self._lost(f"Redis at {_without_password(self.redis_url)}")
             time.sleep(TICK_S)
 
     def tick(self, say: Callable[[str], None]) -> None:
         """Look once at every process; raises RedisLost where the embedded server is gone."""
         if self._redis and self._redis.ended:
-            raise RedisLost(f"lost the embedded Redis ({self._redis.last_lines(1)}); stopping")
+            raise self._lost(f"the embedded Redis ({self._redis.last_lines(1)})")
         for process in self._processes:
             if process.revive(time.monotonic()):
                 say(f"{process.name} had ended and was started again")
 
     def stop(self) -> None:
         """End every process: politely, then by force; Redis last. Further signals do not cut this short."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in ENDING_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        _end([process for process in self._processes if process.popen], GRACE_S)
+        _end([process for process in self._processes if process.popen], self._grace_s)
         if self._redis and self._redis.popen:
             _end([self._redis], GRACE_S)
 
@@ -178,6 +183,11 @@ class Machine:
         """Process ids by name, of what is running now."""
         every = [*self._processes, *([self._redis] if self._redis else [])]
         return {process.name: process.popen.pid for process in every if process.popen and not process.ended}
+
+    def _lost(self, redis: str) -> RedisLost:
+        # Nothing that a worker has in hand can be written down any more.
+        self._grace_s = 1.0
+        return RedisLost(f"lost {redis}; stopping")
 
     def _process(self, name: str, *argv: str) -> Process:
         return Process(name, list(argv), self._env, self._logs / f"{name}.log")
@@ -209,6 +219,18 @@ class Machine:
             if time.monotonic() > deadline_s:
                 raise StartFailed(f"{name} was not ready in time; its log is {self._logs / name}.log")
             time.sleep(TICK_S)
+
+
+def end_on_signals() -> None:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt, until Machine.stop()."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    # Python drops what is raised inside a finaliser; so it is raised again, by SIGALRM, until it is heard.
+    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_S)
+    raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
