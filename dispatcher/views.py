@@ -29,7 +29,7 @@ Item = list[dict[str, object]] | dict[str, object]
 def status_object(job: Job, store: Store, now_ms: int) -> dict[str, object]:
     """The body of /status; `output` only where there is one, `error` always a string."""
     shown: dict[str, object] = {"id": job.id, "status": platform_status(job, now_ms)}
-    if job.status is Status.QUEUED:
+    if shown["status"] == PLATFORM_STATUS[Status.QUEUED]:
         return shown
     started_ms = job.started_ms or job.finished_ms or now_ms
     shown["delayTime"] = started_ms - job.created_ms

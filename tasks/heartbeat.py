@@ -1,5 +1,7 @@
 """Keeps a lease alive while the work under it advances, and brings back the news that it should stop."""
 
+import os
+import signal
 import threading
 import time
 from types import TracebackType
@@ -18,8 +20,9 @@ log = structlog.get_logger()
 class Heartbeat:
     """A context manager around the work; the work calls `advance()` whenever it got further.
 
-    A kernel that hangs must not renew its lease for ever, so renewing stops `stall_ms` after the last
-    advance. A Redis that is away is no reason to stop: the result is committed when it is back.
+    A kernel that hangs must not renew its lease for ever: `stall_ms` after the last advance this process is
+    ended, so that a new child takes its place and the reaper gives its work out again. A Redis that is away
+    is no reason to stop: the result is committed when it is back.
     """
 
     def __init__(self, leases: Leases, lease: Lease, settings: Settings) -> None:
@@ -50,7 +53,9 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._over.wait(self._every_s):
             if time.monotonic() - self._advanced_s > self._stall_s:
-                continue
+                log.error("stalled", job_id=self._lease.job_id, stage=self._lease.stage, unit=self._lease.unit)
+                # Native code that does not return cannot be ended in any other way.
+                os.kill(os.getpid(), signal.SIGKILL)
             try:
                 if self._leases.beat(self._lease) is not Beat.RENEWED:
                     self._lost.set()

@@ -100,7 +100,10 @@ class Leases:
         return outcome == "added"
 
     def seal(self, lease: Lease, total: int, duration_ms: int, warnings: str) -> bool:
-        """End the plan (`warnings` as JSON); True if every chunk has ended already. Raises LeaseLost."""
+        """End the plan (`warnings` as JSON); True if every chunk has ended already.
+
+        Raises SourceChanged where an earlier attempt found more chunks, and LeaseLost.
+        """
         outcome = text(
             self._scripts(
                 "seal",
@@ -108,6 +111,8 @@ class Leases:
                 self._settings.dispatch_ms,
             )
         )
+        if outcome == "changed":
+            raise SourceChanged
         if outcome in ("lost", "gone"):
             raise LeaseLost
         return outcome == "complete"

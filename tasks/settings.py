@@ -94,7 +94,7 @@ class Settings(BaseModel):
     max_source_bytes: int = Field(20 * 1024**3, ge=1)
     source_timeout_ms: PositiveMilliseconds = 30_000
     max_redirects: int = Field(5, ge=0)
-    max_run_bytes: int = Field(10 * 1024**2, ge=1)
+    max_run_bytes: int = Field(16 * 1024**2, ge=1)
     max_runsync_bytes: int = Field(20 * 1024**2, ge=1)
 
     # Jobs that one RunPod handler relays at a time.

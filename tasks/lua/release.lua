@@ -6,6 +6,9 @@
 local job, stage, unit, now = ARGV[1], ARGV[2], ARGV[3], now_ms()
 local leases = job_key(job, 'leases')
 if redis.call('HGET', job_key(job), 'status') ~= 'running' or not holds(job, unit, ARGV[4]) then return 'lost' end
+if stage == 'transcribe' and redis.call('HEXISTS', job_key(job, 'dead'), unit) == 1 then
+  return complete(job, now, ARGV[10]) and 'complete' or 'dead'
+end
 -- The fence outlives the lease; without an owner this is the second run of a release whose answer was lost.
 if redis.call('HEXISTS', leases, unit .. ':owner') == 0 then return 'lost' end
 local failures = tonumber(redis.call('HINCRBY', leases, unit .. ':failures', ARGV[5]))

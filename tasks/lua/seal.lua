@@ -1,8 +1,10 @@
 -- Ingest ends the plan. ARGV: job, fence, total, duration_ms, warnings (JSON), dispatch_ms.
--- Returns 'sealed', 'complete' (every chunk had already ended: ring assemble), 'lost' or 'gone'.
+-- Returns 'sealed', 'complete' (every chunk had already ended: ring assemble), 'changed' (an earlier attempt
+-- had found more chunks), 'lost' or 'gone'.
 local job, now = ARGV[1], now_ms()
 if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' end
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
+if redis.call('HLEN', job_key(job, 'chunks')) ~= tonumber(ARGV[3]) then return 'changed' end
 redis.call('HSET', job_key(job), 'sealed', 1, 'total', ARGV[3], 'duration_ms', ARGV[4], 'warnings', ARGV[5])
 drop_lease(job, 'ingest', 'ingest')
 -- The reaper may have put this attempt's work back in line meanwhile.
