@@ -53,7 +53,8 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._over.wait(self._every_s):
             if time.monotonic() - self._advanced_s > self._stall_s:
-                log.error("stalled", job_id=self._lease.job_id, stage=self._lease.stage, unit=self._lease.unit)
+                lease = self._lease
+                log.error("stalled", job_id=lease.job_id, stage=lease.stage, unit=lease.unit)
                 # Native code that does not return cannot be ended in any other way.
                 os.kill(os.getpid(), signal.SIGKILL)
             try:

@@ -1,7 +1,8 @@
 """An engine for tests: what it says depends on the samples only, what it does on the job's initial prompt.
 
 `slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1; `fail-once:1:FILE` fails on it until FILE
-exists; `hang:1:FILE` stops for ever on it until FILE exists; `die:1:FILE` kills its process likewise. FILE then holds the process's id.
+exists; `hang:1:FILE` stops for ever on it until FILE exists; `die:1:FILE` kills its process likewise.
+FILE then holds the process's id.
 """
 
 import hashlib
