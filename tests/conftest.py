@@ -23,6 +23,8 @@ from dispatcher.local import Machine, Plan
 from tasks.scripts import connect
 from tasks.settings import PREFIX, UNPREFIXED, Settings, refuse_telemetry
 from tasks.store import Store
+from tests.bench import Bench
+from tests.hosts import Host, running
 
 SECRET = "the tests' secret"
 KEY = "a-key"
@@ -83,6 +85,33 @@ def redis(settings: Settings) -> Iterator[Redis]:
     client.flushdb()
     yield client
     client.close()
+
+
+@pytest.fixture
+def bench(redis: Redis, settings: Settings) -> Bench:
+    """The empty state: attempts are soon used up, and every commit of an announced job is told."""
+    changes = {
+        # Waiting for the disk has tests of its own.
+        "durable_accept": False,
+        "max_starts": 3,
+        "max_attempts": 2,
+        "progress_interval_ms": 0,
+        "progress_step": 0.0,
+    }
+    return Bench(redis, settings.model_copy(update=changes))
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A source of recordings that answers as its script says."""
+    with running("127.0.0.1") as serving:
+        yield serving
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where a download goes."""
+    return tmp_path / "talk"
 
 
 @dataclass(slots=True)

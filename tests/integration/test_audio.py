@@ -1,80 +1,18 @@
+"""Audio files of every common format read in time, and what is no recording refused."""
+
 import io
 import wave
 from pathlib import Path
 
 import av
 import numpy as np
-import numpy.typing as npt
 import pytest
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
-from av.container.output import OutputContainer
-from av.video.stream import VideoStream
 
-from tasks.audio import AudioReader, Samples, load, speech_probabilities, to_int16, write_flac
+from tasks.audio import load, speech_probabilities, to_int16, write_flac
 from tasks.errors import LonghandError, NoAudioStream, NotMedia, SourceEmpty
-
-SECONDS = 6
-# The tone sounds in [1 s, 3 s) and [4 s, 5 s).
-BURSTS = ((1, 3), (4, 5))
-
-
-def tone(rate: int) -> npt.NDArray[np.int16]:
-    time = np.arange(SECONDS * rate) / rate
-    sound = 0.4 * np.sin(2 * np.pi * 440 * time)
-    sound[~np.any([(start <= time) & (time < end) for start, end in BURSTS], axis=0)] = 0
-    return (sound * 32767).astype(np.int16)
-
-
-def encode(
-    path: Path,
-    codec: str,
-    *,
-    rate: int = 44_100,
-    layout: str = "stereo",
-    options: dict[str, str] | None = None,
-    pictures: bool = False,
-) -> Path:
-    """Write the tone; with pictures, a black film that is as long twice over."""
-    with av.open(path, "w", container_options=options or {}) as container:
-        stream = container.add_stream(codec, rate=rate, layout=layout)
-        assert isinstance(stream, AudioStream)
-        film = add_film(container) if pictures else None
-        for second in range(SECONDS):
-            samples = tone(rate)[second * rate : (second + 1) * rate]
-            frame = AudioFrame.from_ndarray(np.repeat(samples, stream.channels)[None], "s16", layout)
-            frame.rate, frame.pts = rate, second * rate
-            container.mux(stream.encode(frame))
-            if film:
-                add_pictures(container, film, range(second * 10, second * 10 + 10))
-        container.mux(stream.encode(None))
-        if film:
-            container.mux(film.encode(None))
-    return path
-
-
-def add_film(container: OutputContainer) -> VideoStream:
-    film = container.add_stream("mpeg4", rate=5)
-    film.width, film.height, film.pix_fmt = 64, 64, "yuv420p"
-    return film
-
-
-def add_pictures(container: OutputContainer, film: VideoStream, numbers: range) -> None:
-    for number in numbers:
-        picture = av.VideoFrame(64, 64, "yuv420p")
-        picture.pts = number
-        container.mux(film.encode(picture))
-
-
-def read(path: Path) -> tuple[Samples, list[str]]:
-    reader = AudioReader(path)
-    return np.concatenate(list(reader)), reader.warnings
-
-
-def shorten(path: Path, share: float) -> Path:
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    return path
-
+from tests.media import SECONDS, add_film, add_pictures, encode, read, shorten, tone
 
 FORMATS = [
     ("a.wav", "pcm_s16le", 44_100),
@@ -149,97 +87,6 @@ def test_tags_in_a_legacy_character_set_do_no_harm(tmp_path: Path) -> None:
     data = path.read_bytes() + b"LIST" + len(tag).to_bytes(4, "little") + tag
     path.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:])
     assert len(read(path)[0]) == SECONDS * 16_000
-
-
-@pytest.mark.parametrize(
-    ("name", "codec", "options"),
-    [
-        ("a.wav", "pcm_s16le", {}),
-        ("law.wav", "pcm_mulaw", {}),
-        ("a.mp3", "libmp3lame", {}),
-        ("a.flac", "flac", {}),
-        ("a.m4a", "aac", {"movflags": "faststart"}),
-        ("a.ogg", "libopus", {}),
-    ],
-)
-def test_a_truncated_file_gives_what_there_is_and_a_warning(
-    tmp_path: Path, name: str, codec: str, options: dict[str, str]
-) -> None:
-    path = encode(tmp_path / name, codec, rate=48_000, options=options)
-    whole, _ = read(path)
-    samples, warnings = read(shorten(path, 0.6))
-    assert [warning for warning in warnings if warning.startswith("truncated: ")]
-    assert 0.3 * len(whole) < len(samples) < 0.7 * len(whole)
-    assert np.array_equal(samples[: len(samples) // 2], whole[: len(samples) // 2])
-
-
-def test_a_truncated_film_is_told_from_a_long_one(tmp_path: Path) -> None:
-    path = encode(tmp_path / "film.mkv", "libopus", rate=48_000, pictures=True)
-    _, warnings = read(shorten(path, 0.5))
-    assert any(warning.startswith("truncated: ") for warning in warnings)
-
-
-def test_a_wave_file_written_to_a_pipe_promises_nothing(tmp_path: Path) -> None:
-    path = encode(tmp_path / "piped.wav", "pcm_s16le")
-    data = path.read_bytes()
-    path.write_bytes(data[:4] + b"\xff" * 4 + data[8:])
-    samples, warnings = read(path)
-    assert (len(samples), warnings) == (SECONDS * 16_000, [])
-
-
-def test_a_variable_bit_rate_without_a_header_is_no_truncation(tmp_path: Path) -> None:
-    path = tmp_path / "radio.mp3"
-    with av.open(path, "w", container_options={"write_xing": "0", "id3v2_version": "0"}) as container:
-        options = {"global_quality": "590", "flags": "+qscale"}
-        stream = container.add_stream("libmp3lame", rate=44_100, layout="stereo", options=options)
-        assert isinstance(stream, AudioStream)
-        noise = np.random.default_rng(0).integers(-6_000, 6_000, 44_100 * 2, dtype=np.int16)
-        for second in range(20):
-            sound = noise // 4_000 if second < 15 else noise
-            frame = AudioFrame.from_ndarray(sound[None], "s16", "stereo")
-            frame.rate, frame.pts = 44_100, second * 44_100
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with av.open(path) as container:
-        assert container.duration is not None
-        assert container.duration > 23 * av.time_base
-    samples, warnings = read(path)
-    assert len(samples) / 16_000 == pytest.approx(20, abs=0.1)
-    assert warnings == []
-
-
-def test_damaged_packets_are_left_out_with_a_warning(tmp_path: Path) -> None:
-    path = encode(tmp_path / "scratched.m4a", "aac")
-    whole, _ = read(path)
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 1_000] = np.random.default_rng(0).bytes(1_000)
-    path.write_bytes(data)
-    samples, warnings = read(path)
-    assert [warning for warning in warnings if warning.startswith("damaged: ")]
-    assert 0.5 * len(whole) < len(samples) < len(whole)
-
-
-def test_sound_that_is_missing_in_the_middle_is_warned_about(tmp_path: Path) -> None:
-    path = tmp_path / "holes.mkv"
-    with av.open(path, "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        assert isinstance(stream, AudioStream)
-        for second in (0, 1, 2, 7, 8):
-            frame = AudioFrame.from_ndarray(np.ones((1, 16_000), np.int16), "s16", "mono")
-            frame.rate, frame.pts = 16_000, second * 16_000
-            container.mux(stream.encode(frame))
-    samples, warnings = read(path)
-    assert len(samples) == 5 * 16_000
-    assert [warning for warning in warnings if warning.startswith("gaps: 4000 ms")]
-
-
-def test_warnings_are_those_of_the_last_reading(tmp_path: Path) -> None:
-    reader = AudioReader(shorten(encode(tmp_path / "a.wav", "pcm_s16le"), 0.5))
-    for _ in range(2):
-        for _ in reader:
-            pass
-        assert len(reader.warnings) == 1
 
 
 def playlist(path: Path, text: str) -> Path:

@@ -1,68 +1,34 @@
+"""The real engine on real speech: words in time, every option honoured, models kept and refused."""
+
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from faster_whisper.audio import decode_audio
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks import models
-from tasks.chunks import Span
-from tasks.engine import Audio, ChunkWork, FasterWhisperEngine, accept, load_engine, place
-from tasks.errors import (
-    ConfigurationError,
-    EngineFailed,
-    InvalidInput,
-    LeaseLost,
-    ModelLanguage,
-    UnknownModel,
-    UnknownOption,
-)
+from tasks.engine import Audio, ChunkWork, FasterWhisperEngine, load_engine
+from tasks.errors import ConfigurationError, InvalidInput, ModelLanguage, UnknownModel, UnknownOption
 from tasks.job import Options
 from tasks.settings import Settings
 from tasks.transcript import ChunkResult, Word
-from tasks.whisper import Whisper
+from tests.speech import FAST, SECOND, no_report, recorded_speech, silence, text, transcribe
 
-SPEECH = Path(__file__).parent.parent / "data" / "speech.opus"
-SECOND = 16_000
-# Another word than the first best would need more beams; these tests are about other things.
-FAST = Options(beam_size=1)
 SHOUTING = "AND SO, MY FELLOW CITIZENS! ASK WHAT YOUR COUNTRY CAN DO FOR YOU!"
 
 
 @pytest.fixture(scope="module")
 def speech() -> Audio:
-    audio: Audio = decode_audio(str(SPEECH))
-    return audio
+    return recorded_speech()
 
 
 @pytest.fixture(scope="module")
 def engine() -> FasterWhisperEngine:
     """One engine for all tests: what a test passes in must not stay in it."""
     return FasterWhisperEngine(Settings(device="cpu", batch_size=4))
-
-
-def silence(seconds: float) -> Audio:
-    return np.zeros(int(seconds * SECOND), np.float32)
-
-
-def no_report(done: int, total: int) -> None: ...
-
-
-def transcribe(
-    engine: FasterWhisperEngine, audio: Audio, options: Options = FAST, start_ms: int = 0
-) -> ChunkResult:
-    return engine.transcribe(audio, ChunkWork(3, start_ms, "tiny.en", options), no_report)
-
-
-def text(result: ChunkResult) -> str:
-    return " ".join(segment.text for segment in result.segments)
 
 
 def words(result: ChunkResult) -> list[Word]:
@@ -205,129 +171,6 @@ def test_what_cannot_be_done_is_refused(
         transcribe(engine, speech, replace(FAST, **change))
 
 
-class RecordedCalls:
-    """CTranslate2's model, with a record of what was generated how."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.calls: list[dict[str, Any]] = []
-
-    def generate(self, *arguments: Any, **options: Any) -> Any:
-        self.calls.append(options)
-        return self.model.generate(*arguments, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-
-class SmallMemory(Whisper):
-    """The real model; a batch of more than `most_windows` fails with `error`."""
-
-    def __init__(self, most_windows: int = 100, error: str = "CUDA failed with error out of memory") -> None:
-        folder = models.resolve("tiny.en", None, download=False)
-        super().__init__(folder, device="cpu", device_index=0, compute_type="int8", threads=1)
-        self._model.model = self.recorded = RecordedCalls(self._model.model)
-        self.most_windows = most_windows
-        self.error = error
-        self.batches: list[int] = []
-
-    def decode(self, windows: Sequence[Audio], options: Options) -> list[list[Word]]:
-        self.batches.append(len(windows))
-        if len(windows) > self.most_windows:
-            raise RuntimeError(self.error)
-        return super().decode(windows, options)
-
-
-class Forgetful(SmallMemory):
-    """The real model, which at first leaves out the end of a window, as Whisper may."""
-
-    def decode(self, windows: Sequence[Audio], options: Options) -> list[list[Word]]:
-        said = super().decode(windows, options)
-        return said if len(self.batches) > 1 else [words[:3] for words in said]
-
-
-class EngineOf(FasterWhisperEngine):
-    """An engine of one given model."""
-
-    def __init__(self, model: Whisper, batch_size: int = 4) -> None:
-        super().__init__(Settings(device="cpu", batch_size=batch_size))
-        self.model = model
-
-    def _load(self, name: str) -> Whisper:  # noqa: ARG002
-        return self.model
-
-
-@pytest.fixture
-def windows(speech: Audio) -> Audio:
-    """Audio of four windows."""
-    return np.concatenate([speech[: 2 * SECOND], silence(30)] * 4)
-
-
-def test_suppress_blank_reaches_the_model(speech: Audio) -> None:
-    model = SmallMemory()
-    transcribe(EngineOf(model), speech, replace(FAST, suppress_blank=False))
-    transcribe(EngineOf(model), speech)
-    assert [call["suppress_blank"] for call in model.recorded.calls] == [False, True]
-
-
-def test_a_loop_is_decoded_again_without_repetition(speech: Audio) -> None:
-    # The model goes on with this to its last token.
-    loop = np.concatenate([speech[int(9.6 * SECOND) : int(10.6 * SECOND)]] * 28)
-    model = SmallMemory()
-    said = [word.text for word in model.decode([loop], FAST)[0]]
-    assert [call["no_repeat_ngram_size"] for call in model.recorded.calls] == [0, 3]
-    assert 1 <= said.count(" country") <= 28
-
-
-def test_progress_is_reported_before_the_first_window_and_after_each_batch(windows: Audio) -> None:
-    reports = []
-    engine = EngineOf(SmallMemory(), batch_size=3)
-    work = ChunkWork(0, 0, "", FAST)
-    engine.transcribe(windows, work, lambda done, total: reports.append((done, total)))
-    assert reports == [(0, 4), (3, 4), (4, 4)]
-
-
-def test_the_end_of_a_window_that_the_model_left_out_is_heard(speech: Audio) -> None:
-    reports = []
-    engine = EngineOf(Forgetful())
-    work = ChunkWork(0, 0, "", FAST)
-    result = engine.transcribe(speech, work, lambda done, total: reports.append((done, total)))
-    assert [text(result).count(word) for word in ("so my", "Americans", "country")] == [1, 1, 2]
-    assert reports == [(0, 1), (1, 2), (2, 2)]
-
-
-def test_a_report_may_stop_the_work(windows: Audio) -> None:
-    model = SmallMemory()
-
-    def stop(done: int, total: int) -> None:
-        if done and total:
-            raise LeaseLost
-
-    with pytest.raises(LeaseLost):
-        EngineOf(model, batch_size=2).transcribe(windows, ChunkWork(0, 0, "", FAST), stop)
-    assert model.batches == [2]
-
-
-def test_batches_are_halved_until_they_fit_in_memory(windows: Audio) -> None:
-    model = SmallMemory(most_windows=1)
-    result = transcribe(EngineOf(model, batch_size=4), windows)
-    assert model.batches == [4, 2, 1, 1, 1, 1]
-    assert text(result).count("fellow") == 4
-
-
-def test_a_single_window_that_does_not_fit_is_a_failure(speech: Audio) -> None:
-    with pytest.raises(EngineFailed, match="no memory left"):
-        transcribe(EngineOf(SmallMemory(most_windows=0)), speech)
-
-
-def test_another_failure_of_the_model_is_not_tried_with_less(windows: Audio) -> None:
-    model = SmallMemory(most_windows=0, error="cuDNN failed")
-    with pytest.raises(EngineFailed, match="cuDNN failed") as caught:
-        transcribe(EngineOf(model), windows)
-    assert caught.value.retryable
-    assert model.batches == [4]
-
-
 def test_a_model_is_loaded_once(engine: FasterWhisperEngine) -> None:
     engine.preload("tiny.en")
     first = engine._models.copy()
@@ -394,65 +237,3 @@ def test_importing_it_loads_no_model_library() -> None:
     code = "import sys, tasks.engine; print({'ctranslate2', 'torch', 'faster_whisper'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert printed.stdout == "set()\n"
-
-
-@st.composite
-def windows_and_words(draw: st.DrawFn) -> tuple[tuple[Span, ...], list[Word]]:
-    """A window of up to 30 s, and words that follow each other in its speech."""
-    edges = sorted(draw(st.sets(st.integers(0, 30_000), min_size=2, max_size=8)))
-    spans = tuple(Span(start, end) for start, end in zip(edges[::2], edges[1::2], strict=False))
-    length = sum(span.end_ms - span.start_ms for span in spans)
-    times = sorted(draw(st.lists(st.integers(0, length + 500), max_size=12)))
-    return spans, [Word(" so", start, end, 0.5) for start, end in pairwise(times)]
-
-
-@given(windows_and_words())
-def test_words_are_placed_in_spans_in_order(case: tuple[tuple[Span, ...], list[Word]]) -> None:
-    window, said = case
-    placed = [place(word, window) for word in said]
-    for word in placed:
-        assert any(span.start_ms <= word.start_ms <= word.end_ms <= span.end_ms for span in window)
-    for before, after in pairwise(placed):
-        assert before.end_ms <= after.start_ms
-
-
-@given(windows_and_words())
-def test_what_is_decoded_again_is_all_the_rest_in_shorter_windows(
-    case: tuple[tuple[Span, ...], list[Word]],
-) -> None:
-    window, said = case
-    placed = [place(word, window) for word in said]
-    kept, again = accept(window, said, placed)
-    if not again:
-        assert kept == placed
-        return
-    assert kept == placed[: len(kept)]
-    start_ms = kept[-1].end_ms if kept else 0
-    left = [ms for span in window for ms in range(max(span.start_ms, start_ms), span.end_ms)]
-    assert [ms for rest in again for span in rest for ms in range(span.start_ms, span.end_ms)] == left
-    length_ms = sum(span.end_ms - span.start_ms for span in window)
-    for rest in again:
-        assert 0 < sum(span.end_ms - span.start_ms for span in rest) < length_ms
-
-
-def test_the_end_that_was_left_out_is_decoded_again() -> None:
-    window = (Span(1_000, 11_000), Span(15_000, 20_000))
-    said = [Word(" one", 0, 800, 1.0), Word(" two", 800, 2_000, 1.0)]
-    placed = [place(word, window) for word in said]
-    assert accept(window, said, placed) == (placed, [(Span(3_000, 11_000), Span(15_000, 20_000))])
-
-
-def test_speech_under_a_stretched_word_is_decoded_again() -> None:
-    window = (Span(1_000, 11_000), Span(15_000, 20_000))
-    said = [Word(" one", 0, 800, 1.0), Word(" two", 800, 14_000, 1.0), Word(" three", 14_000, 15_000, 1.0)]
-    placed = [place(word, window) for word in said]
-    assert accept(window, said, placed) == (placed[:1], [(Span(1_800, 11_000), Span(15_000, 20_000))])
-
-
-def test_a_window_whose_beginning_was_left_out_is_decoded_in_halves() -> None:
-    window = (Span(1_000, 5_000), Span(6_000, 9_000), Span(9_000, 10_000))
-    said = [Word(" one", 0, 5_000, 1.0), Word(" two", 5_000, 8_000, 1.0)]
-    placed = [place(word, window) for word in said]
-    assert accept(window, said, placed) == ([], [window[:1], window[1:]])
-    single = (Span(1_000, 9_000),)
-    assert accept(single, said, placed) == ([], [(Span(1_000, 5_000),), (Span(5_000, 9_000),)])

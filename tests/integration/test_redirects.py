@@ -1,0 +1,117 @@
+"""Downloads that lead elsewhere: every hop passes the checks that the first address passed."""
+
+import ipaddress
+import ssl
+from pathlib import Path
+
+import pytest
+import requests
+from cryptography import x509
+
+from tasks import guard
+from tasks.errors import AddressRefused, InvalidInput, LonghandError, SourceRefused, UnsupportedScheme
+from tasks.fetch import fetch, next_hop
+from tasks.settings import Settings
+from tests.certificates import write_certificate
+from tests.hosts import BODY, SETTINGS, Host, quiet, redirect, running
+
+
+def test_redirects_are_followed_up_to_the_limit(host: Host, target: Path) -> None:
+    hops = [redirect(301, "/b"), redirect(302, "c?x=1"), redirect(307, host.url), redirect(308, "/d")]
+    host.scripts = [*hops, lambda request: request.file(BODY)]
+    settings = SETTINGS.model_copy(update={"max_redirects": 4})
+    assert fetch(host.url, target, settings, quiet) == len(BODY)
+    assert [request.path for request in host.requests][1:3] == ["/b", "/c?x=1"]
+    host.requests.clear()
+    settings = SETTINGS.model_copy(update={"max_redirects": 3})
+    with pytest.raises(SourceRefused, match="more than 3 times"):
+        fetch(host.url, target, settings, quiet)
+    assert len(host.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("location", "error"),
+    [
+        ("file:///etc/passwd", UnsupportedScheme),
+        ("ftp://127.0.0.1/a", UnsupportedScheme),
+        ("http://me:word@127.0.0.1/", InvalidInput),
+        ("http://[::1/", SourceRefused),
+        ("http://127.0.0.1:99999/", InvalidInput),
+    ],
+)
+def test_a_redirect_passes_the_same_checks(
+    host: Host, target: Path, location: str, error: type[LonghandError]
+) -> None:
+    host.scripts = [redirect(302, location)]
+    with pytest.raises(error) as caught:
+        fetch(host.url, target, SETTINGS, quiet)
+    assert caught.type is error
+    assert len(host.requests) == 1
+
+
+def test_every_hop_is_decided_on_its_own_address(
+    host: Host, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The rule is replaced, since nothing public can be reached from a test; all that applies it is real.
+    monkeypatch.setattr(guard, "is_public", lambda address: address == ipaddress.ip_address("127.0.0.1"))
+    with running("127.0.0.2") as private:
+        monkeypatch.setattr(guard, "_PORTS", {port(host), port(private)})
+        host.scripts = [redirect(302, private.url)]
+        private.scripts = [lambda request: request.file(BODY)]
+        with pytest.raises(AddressRefused, match=r"127\.0\.0\.2"):
+            fetch(host.url, target, Settings(), quiet)
+        assert (len(host.requests), len(private.requests)) == (1, 0)
+        assert fetch(host.url, target, SETTINGS, quiet) == len(BODY)
+
+
+def port(host: Host) -> int:
+    number: int = host.server.getsockname()[1]
+    return number
+
+
+def test_private_addresses_are_refused_without_a_connection(
+    host: Host, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.scripts = [lambda request: request.file(BODY)]
+    with pytest.raises(AddressRefused, match="port"):
+        fetch(host.url, target, Settings(), quiet)
+    monkeypatch.setattr(guard, "_PORTS", {port(host)})
+    for name in ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"):
+        with pytest.raises(AddressRefused, match="public"):
+            fetch(f"http://{name}:{port(host)}/", target, Settings(), quiet)
+    assert host.requests == []
+
+
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A server's context with a certificate for 127.0.0.1 that requests is made to trust."""
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    pem = write_certificate(tmp_path / "host.pem", "127.0.0.1", address)
+    monkeypatch.setattr(requests.adapters, "DEFAULT_CA_BUNDLE_PATH", str(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+def test_https_is_not_left_for_http(host: Host, target: Path, tls: ssl.SSLContext) -> None:
+    host.scripts = [lambda request: request.file(BODY)]
+    with running("127.0.0.1", tls) as secure:
+        secure.scripts = [redirect(302, "/again"), redirect(302, host.url)]
+        with pytest.raises(AddressRefused, match="from https to http"):
+            fetch(secure.url, target, SETTINGS, quiet)
+        assert (len(secure.requests), len(host.requests)) == (2, 0)
+        secure.scripts = [lambda request: request.file(BODY)]
+        assert fetch(secure.url, target, SETTINGS, quiet) == len(BODY)
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "expected"),
+    [
+        ("http://a.test/b/c", "d", "http://a.test/b/d"),
+        ("http://a.test/b/c", "//b.test/d?e", "http://b.test/d?e"),
+        ("http://a.test/b", "https://b.test/", "https://b.test/"),
+        ("https://a.test/", "/×©".encode().decode("latin-1"), "https://a.test/×©"),
+    ],
+)
+def test_next_hop(url: str, location: str, expected: str) -> None:
+    assert next_hop(url, location) == expected
