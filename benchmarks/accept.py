@@ -31,7 +31,7 @@ def timed_ms(work: Callable[[], object]) -> float:
 def measure() -> dict[str, dict[str, float]]:
     """p50 and p99 of each, taken in turn. No worker runs, so that nothing but accepting is measured."""
     with tempfile.TemporaryDirectory() as folder:
-        machine = Machine(Settings.from_env(data_dir=Path(folder)), Plan(port=0, roles=("api",)))
+        machine = Machine(Settings.from_env(data_dir=Path(folder), api_keys={}), Plan(port=0, roles=("api",)))
         try:
             machine.start(within_s=60)
             base = f"{machine.url}/v2/longhand"

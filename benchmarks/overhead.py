@@ -25,7 +25,7 @@ ROUNDS = 3
 def measure() -> dict[str, float]:
     """Medians over rounds that alternate their order."""
     with tempfile.TemporaryDirectory() as folder, serving(SAMPLE) as url:
-        settings = Settings.from_env(data_dir=Path(folder), allow_private_addresses=True)
+        settings = Settings.from_env(data_dir=Path(folder), allow_private_addresses=True, api_keys={})
         settings = settings.model_copy(update={"model": model_of("", settings)})
         engine = load_engine(settings)
         engine.preload(settings.model)

@@ -36,18 +36,23 @@ def main() -> None:
             allow_private_addresses=True,
             progress_interval_ms=1_000,
             progress_step=0.0,
+            api_keys={},
         )
         settings = settings.model_copy(update={"model": model_of(options.model, settings)})
         site = Site(settings.webhook_secret, None if options.url else SAMPLE)
         machine = Machine(settings, Plan(port=0, workers=WORKERS))
+        failure = ""
         try:
             with serve(site):
                 _run(machine, site, options)
-        except (LonghandError, KeyboardInterrupt) as error:
-            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error.code}: {error}"
-            sys.exit(f"demo: failed {reason}")
+        except LonghandError as error:
+            failure = f"{error.code}: {error}"
+        except KeyboardInterrupt:
+            failure = "interrupted"
         finally:
             machine.stop()
+    if failure:
+        sys.exit(f"demo: failed {failure}")
 
 
 def _run(machine: Machine, site: Site, options: argparse.Namespace) -> None:
@@ -75,7 +80,7 @@ def _run(machine: Machine, site: Site, options: argparse.Namespace) -> None:
     status = client.status(job_id)
     if status["status"] != "COMPLETED":
         raise LonghandError(f"the job is {status['status']}: {status.get('error', '')}")
-    transcript = transcript_of(status["output"])
+    transcript = transcript_of(status)
     _show_transcript(transcript)
     if not ended:
         raise LonghandError("the last webhook did not come")

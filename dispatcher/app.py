@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from dispatcher import problems, routes
 from dispatcher.service import Service
-from tasks.errors import LonghandError
+from tasks.errors import BlobStoreFailed, LonghandError
 from tasks.logs import start_logging
 from tasks.settings import Settings
 
@@ -31,8 +31,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         listener = asyncio.create_task(service.wakeups.listen())
         yield
-        listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
+        # Again until it has ended: a connection that is being made may swallow the first.
+        while not listener.done():
+            listener.cancel()
+            await asyncio.wait([listener], timeout=1)
         await service.wakeups.close()
 
     app = FastAPI(title="Longhand", lifespan=lifespan)
@@ -42,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RedisError, _redis_away)
+    app.add_exception_handler(BlobStoreFailed, _blobs_away)
     return app
 
 
@@ -59,6 +62,11 @@ def _invalid(_request: Request, error: Exception) -> Response:
 def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     return problems.Problem(error.status_code, str(error.detail)).response()
+
+
+def _blobs_away(_request: Request, error: Exception) -> Response:
+    log.error("blob_store_failed", error=str(error))
+    return problems.Problem(503, str(error), BlobStoreFailed.code).response()
 
 
 def _redis_away(_request: Request, error: Exception) -> Response:

@@ -14,10 +14,10 @@ def account_of(header: str | None, keys: dict[str, str]) -> str | None:
         return ANONYMOUS
     scheme, _, rest = (header or "").strip().partition(" ")
     given = rest.strip() if scheme.lower() == "bearer" else (header or "").strip()
-    # Every key is compared, in constant time each, so that time tells nothing.
+    # HTTP gives a header's bytes as latin-1. Every key is compared, in constant time each.
     found = [
         name
         for key, name in keys.items()
-        if hmac.compare_digest(key.encode(), given.encode("utf-8", "replace"))
+        if hmac.compare_digest(key.encode(), given.encode("latin-1", "replace"))
     ]
     return found[0] if found else None

@@ -11,11 +11,15 @@ import click
 from dispatcher.client import TERMINAL, Client, transcript_of
 from dispatcher.local import Machine, Plan, end_on_signals
 from tasks.errors import InvalidInput, LonghandError
+from tasks.events import rfc3339
 from tasks.formats import FORMATS
+from tasks.job import is_english_only
 from tasks.model_names import model_of
 from tasks.settings import Settings
+from tasks.transcript import Transcript
 
-MAX_FILE = 7 * 1024 * 1024
+# Base64 makes four bytes of three, and /run takes 16 MiB.
+MAX_FILE = 11 * 1024 * 1024
 
 
 class NotCompleted(LonghandError):
@@ -54,14 +58,32 @@ def _client() -> Client:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address the API listens on.")
-@click.option("--port", default=8000, show_default=True, help="Port of the API; 0 takes a free one.")
 @click.option(
-    "--workers", default=2, show_default=True, help="Processes that transcribe: one per GPU, or per core."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port of the API; 0 takes a free one.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Processes that transcribe: one per GPU, or per core.",
 )
 @click.option("--model", help="Model of jobs that name none. Without it: by device, GPU or CPU.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of state, audio and logs.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Folder of state, audio and logs; without it LONGHAND_DATA_DIR, or ~/.longhand.",
+)
 @click.option("--redis-url", help="Use this Redis, or that of REDIS_URL; without either, an embedded one.")
-@click.option("--flower-port", type=int, help="Also start Flower, the dashboard, on this port of 127.0.0.1.")
+@click.option(
+    "--flower-port",
+    type=click.IntRange(0, 65535),
+    help="Also start Flower, the dashboard, on this port of 127.0.0.1.",
+)
 def up(
     host: str,
     port: int,
@@ -75,13 +97,14 @@ def up(
 
     Prints `ready http://HOST:PORT` once a worker has its model. A process that dies is started again.
     """
-    settings = Settings.from_env()
+    settings = Settings.from_env(redis_url=redis_url) if redis_url else Settings.from_env()
     own_redis = settings.redis_url if "redis_url" in settings.model_fields_set else ""
     chosen = {"model": model_of(model or "", settings), "data_dir": data_dir or settings.data_dir}
     settings = settings.model_copy(update=chosen)
-    machine = Machine(settings, Plan(host, port, workers, redis_url or own_redis, flower_port))
+    machine = Machine(settings, Plan(host, port, workers, own_redis, flower_port))
     end_on_signals()
-    click.echo(f"model {settings.model}, data in {settings.data_path}")
+    only = ", which knows only English (--model chooses another)" if is_english_only(settings.model) else ""
+    click.echo(f"model {settings.model}{only}, data in {settings.data_path}")
     try:
         machine.start()
         if machine.flower_port:
@@ -101,7 +124,11 @@ def up(
 @click.option("--language", help="Language of the recording, such as he or en; without it, it is detected.")
 @click.option("--webhook-url", help="Where progress is to be posted.")
 @click.option("--recording-id", help="Your own name for the recording, repeated in every webhook.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write here and not to the terminal.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write here and not to the terminal.",
+)
 def transcribe(
     recording: str,
     form: str,
@@ -113,7 +140,8 @@ def transcribe(
 ) -> None:
     """Transcribe RECORDING, a URL or a file, and print the transcript.
 
-    Progress is shown on stderr, so that the output can be piped.
+    A file may have 11 MiB; serve a larger one over HTTP and pass its URL. Progress is shown on stderr, so
+    that the output can be piped.
     """
     job_input: dict[str, Any] = {"model": model, "transcribe_args": _source(recording)}
     if language:
@@ -121,11 +149,17 @@ def transcribe(
     for name, value in (("webhook_url", webhook_url), ("recording_id", recording_id)):
         if value:
             job_input[name] = value
+    if output and not output.absolute().parent.is_dir():
+        raise InvalidInput(f"there is no folder {output.parent} to write to")
     client = _client()
     job_id = client.submit(job_input)
     click.echo(f"job {job_id}", err=True)
-    follow(client, job_id)
-    text = FORMATS[form](transcript_of(_finished(client, job_id)))
+    try:
+        follow(client, job_id)
+    except KeyboardInterrupt:
+        click.echo(f"\nThe job goes on: `longhand result {job_id}` or `longhand cancel {job_id}`", err=True)
+        sys.exit(130)
+    text = FORMATS[form](_finished(client, job_id))
     if output:
         output.write_text(text, encoding="utf-8")
     else:
@@ -147,7 +181,7 @@ def status(job_id: str) -> None:
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="txt", show_default=True)
 def result(job_id: str, form: str) -> None:
     """Print the transcript of a job that has completed."""
-    text = FORMATS[form](transcript_of(_finished(_client(), job_id)))
+    text = FORMATS[form](_finished(_client(), job_id))
     click.echo(text, nl=not text.endswith("\n"))
 
 
@@ -161,19 +195,21 @@ def cancel(job_id: str) -> None:
 @main.command()
 @click.option("--limit", default=20, show_default=True, help="How many jobs to list.")
 def jobs(limit: int) -> None:
-    """List your newest jobs."""
+    """List your newest jobs: when, id, state, audio done, your own id for the recording, error."""
     for job in _client().jobs(limit):
         total = job["audio_seconds_total"]
         done = f"{job['audio_seconds_done']:.0f}/{total:.0f} s" if total is not None else "-"
-        click.echo(f"{job['id']}  {job['status']:<11}  {done:>13}  {job['recording_id']}  {job['error']}")
+        own = job["recording_id"] if job["recording_id"] != job["id"] else "-"
+        submitted = rfc3339(job["created_ms"])[:19]
+        click.echo(f"{submitted}  {job['id']}  {job['status']:<11}  {done:>13}  {own}  {job['error']}")
 
 
 def follow(client: Client, job_id: str) -> None:
     """Show a progress bar on stderr until the job has ended."""
     with click.progressbar(length=1000, label="transcribing", file=sys.stderr) as bar:
-        for entry in client.entries(job_id):
-            if entry.get("type") == "progress":
-                bar.update(round(1000 * entry["data"]["step_fraction"]) - bar.pos)
+        for share in client.progress(job_id):
+            bar.update(round(1000 * share) - bar.pos)
+        bar.update(1000 - bar.pos)
 
 
 def _source(recording: str) -> dict[str, str]:
@@ -190,15 +226,18 @@ def _source(recording: str) -> dict[str, str]:
     return {"blob": base64.b64encode(path.read_bytes()).decode()}
 
 
-def _finished(client: Client, job_id: str) -> list[Any]:
-    """A completed job's output; raises LonghandError for one that has not, or not well, ended."""
+def _finished(client: Client, job_id: str) -> Transcript:
+    """A completed job's transcript, its warnings told; raises NotCompleted for any other job."""
     shown = client.status(job_id)
     if shown["status"] not in TERMINAL:
         raise NotCompleted(f"job {job_id} is still {shown['status']}")
     if shown["status"] != "COMPLETED":
         reason = f": {shown['code']}: {shown['error']}" if "error" in shown else ""
         raise NotCompleted(f"job {job_id} is {shown['status']}{reason}")
-    return list(shown["output"])
+    transcript = transcript_of(shown)
+    for warning in transcript.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return transcript
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A small client of the HTTP API, for the command line and the demo."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -47,6 +48,15 @@ class Client:
     def health(self) -> dict[str, Any]:
         return self._call("GET", "health")
 
+    def progress(self, job_id: str) -> Iterator[float]:
+        """The transcribed share of a job's audio, never falling, about twice a second until it has ended."""
+        share = 0.0
+        while (shown := self.status(job_id))["status"] not in TERMINAL:
+            for entry in shown.get("output", []):
+                share = max(share, entry["data"]["step_fraction"])
+            yield share
+            time.sleep(0.5)
+
     def entries(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The typed entries of a job's stream as they come, until the job has ended."""
         cursor = "0"
@@ -63,7 +73,9 @@ class Client:
             answer = self._session.request(method, f"{self._base}/{path}", json=body, timeout=(5, 120))
             content = answer.json()
         except requests.RequestException as error:
-            raise ApiError(f"no answer from {self._base}: {type(error).__name__}") from error
+            raise ApiError(
+                f"no answer of Longhand at {self._base}: start it with `longhand up`, or set LONGHAND_API_URL"
+            ) from error
         if answer.status_code != 200:
             raise ApiError(f"{answer.status_code}: {content.get('detail', content)}")
         return dict(content)
@@ -85,9 +97,9 @@ def segments_of(output: list[Any]) -> list[dict[str, Any]]:
     return found
 
 
-def transcript_of(output: list[Any]) -> Transcript:
-    """A COMPLETED job's `output` as a transcript; its duration is the end of the last segment."""
-    wire = segments_of(output)
+def transcript_of(shown: dict[str, Any]) -> Transcript:
+    """The status object of a COMPLETED job as a transcript."""
+    wire = segments_of(shown["output"])
     segments = tuple(
         Segment(
             item["text"],
@@ -100,8 +112,8 @@ def transcript_of(output: list[Any]) -> Transcript:
         )
         for item in wire
     )
-    language = str(wire[0].get("extra_data", {}).get("language", "")) if wire else ""
-    return Transcript(segments, segments[-1].end_ms if segments else 0, language)
+    warnings = tuple(shown.get("warnings", ()))
+    return Transcript(segments, _ms(shown["duration"]), shown["language"], warnings)
 
 
 def _ms(seconds: float) -> int:

@@ -69,7 +69,7 @@ class Handler:
         finally:
             # CancelledError or GeneratorExit: the platform has stopped this job.
             if not ended:
-                await asyncio.shield(asyncio.wait_for(self._cancel(job_id), CANCEL_S))
+                await asyncio.shield(self._cancel(job_id))
         async for last in self._ending(job_id):
             yield last
 
@@ -108,9 +108,14 @@ class Handler:
             yield {"error": f"{job.code}: {job.error}"}
 
     async def _cancel(self, job_id: str) -> None:
-        job = await asyncio.to_thread(self._service.store.job, job_id)
-        if job is not None and not job.terminal:
-            await asyncio.to_thread(self._service.submitter.cancel, job)
+        """End the job if Redis answers in time; what is raised here would hide that the job was stopped."""
+        try:
+            async with asyncio.timeout(CANCEL_S):
+                job = await asyncio.to_thread(self._service.store.job, job_id)
+                if job is not None and not job.terminal:
+                    await asyncio.to_thread(self._service.submitter.cancel, job)
+        except (RedisError, TimeoutError) as error:
+            log.warning("cancel_failed", job_id=job_id, error=str(error))
 
 
 async def _patiently(question: Callable[..., T], *args: object) -> T:

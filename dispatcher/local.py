@@ -1,6 +1,7 @@
 """Everything on one machine, as `longhand up` runs it: Redis, API, workers and Flower, each kept alive."""
 
 import ctypes
+import functools
 import signal
 import socket
 import subprocess
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from tasks.errors import LonghandError
+from tasks.errors import ConfigurationError, LonghandError
 from tasks.scripts import connect
 from tasks.settings import Settings, child_environment
 from tasks.store import Store
@@ -49,6 +50,8 @@ class Process:
     env: dict[str, str]
     log: Path
     started_s: float = 0.0
+    # What it gets where its parent is killed outright: a worker would wait for a Redis that goes too.
+    on_orphaned: signal.Signals = signal.SIGKILL
     failures: int = 0
     due_s: float | None = None
     popen: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -63,8 +66,9 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A parent that is killed outright takes the others along.
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  this process has one thread
+                preexec_fn=functools.partial(  # noqa: PLW1509  this process has one thread
+                    _end_with_parent, self.on_orphaned
+                ),
             )
         self.started_s = now_s
 
@@ -109,13 +113,17 @@ class Machine:
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self._plan = plan
         self._logs = settings.data_path / "logs"
-        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the data folder cannot be made: {error}") from error
         self.port = plan.port or free_port(plan.host)
         self.flower_port = plan.flower_port or (free_port("127.0.0.1") if plan.flower_port == 0 else None)
         self._redis_port = 0 if plan.redis_url else free_port("127.0.0.1")
         self.redis_url = plan.redis_url or f"redis://127.0.0.1:{self._redis_port}/0"
         self.settings = settings.model_copy(update={"redis_url": self.redis_url})
-        self._env = child_environment(self.settings)
+        # Temporary files of libraries stay in the data folder.
+        self._env = {**child_environment(self.settings), "TMPDIR": str(self._logs)}
         self._processes: list[Process] = []
         self._redis: Process | None = None
         self._grace_s = GRACE_S
@@ -134,12 +142,16 @@ class Machine:
         Raises StartFailed with the last lines of the log of what did not start.
         """
         deadline_s = time.monotonic() + within_s
+        if "api" in self._plan.roles and not _is_free(self._plan.host, self.port):
+            raise StartFailed(f"port {self.port} of {self._plan.host} is in use: choose another --port")
         if not self._plan.redis_url:
             folder = self.settings.data_path / "redis"
             self._redis = self._process("redis", "tasks.embedded", str(folder), str(self._redis_port))
+            # Killed outright, it would leave its server behind.
+            self._redis.on_orphaned = signal.SIGTERM
             self._redis.start(time.monotonic())
-        client = connect(self.settings.state_url, 1)
-        self._until(deadline_s, "redis", lambda: _answers(client.ping))
+        client = connect(self.settings.state_url)
+        self._until(time.monotonic() + REDIS_LOST_S, "redis", lambda: _answers(client.ping))
         for process in self._others():
             self._processes.append(process)
             process.start(time.monotonic())
@@ -151,7 +163,7 @@ class Machine:
 
     def watch(self, say: Callable[[str], None]) -> None:
         """Keep everything alive; returns never. Raises RedisLost."""
-        client = connect(self.settings.state_url, 1)
+        client = connect(self.settings.state_url)
         self._seen_redis_s = time.monotonic()
         while True:
             self.tick(say)
@@ -217,7 +229,8 @@ class Machine:
                 if process.ended:
                     raise StartFailed(f"{process.name} ended while starting:\n{process.last_lines()}")
             if time.monotonic() > deadline_s:
-                raise StartFailed(f"{name} was not ready in time; its log is {self._logs / name}.log")
+                where = _without_password(self.redis_url) if name == "redis" else f"{self._logs / name}.log"
+                raise StartFailed(f"{name} was not ready in time: see {where}")
             time.sleep(TICK_S)
 
 
@@ -233,9 +246,9 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(number: signal.Signals) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def free_port(host: str) -> int:
@@ -245,9 +258,22 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do, or a port that was in use a minute ago would count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
 def _answers(question: Callable[[], object]) -> bool:
     try:
         return bool(question())
+    except (AuthenticationError, ResponseError) as error:
+        raise StartFailed(f"Redis refuses: {error}") from error
     except RedisError:
         return False
 

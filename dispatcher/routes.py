@@ -8,10 +8,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from redis.exceptions import RedisError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from dispatcher import problems
 from dispatcher.auth import account_of
+from dispatcher.readers import Reader
 from dispatcher.schemas import parse_policy
 from dispatcher.service import Service
 from dispatcher.submit import JOB_ID, new_job_id
@@ -23,11 +24,13 @@ router = APIRouter(prefix="/v2/{endpoint_id}")
 # Below the 10 s after which runpod's Python client gives up a read, and repeats it.
 STREAM_HOLD_MS = 5_000
 MAX_WAIT_MS = 90_000
+# How often a request that waits looks again: a wake-up may be lost, and a client may have gone.
+LOOK_S = 0.5
 RUNSYNC_WAIT_MS = 90_000
 MAX_RUNSYNC_WAIT_MS = 300_000
 
 Wait = Annotated[int | None, Query(ge=0)]
-Cursor = Annotated[str | None, Query(pattern=r"^\d{1,20}(-\d{1,20})?$")]
+Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$")]
 
 
 def caller(request: Request, endpoint_id: str) -> Service:
@@ -55,7 +58,7 @@ async def run(request: Request, endpoint_id: str, service: Caller) -> JSONRespon
 
 
 @router.post("/runsync")
-async def runsync(request: Request, endpoint_id: str, service: Caller, wait: Wait = None) -> JSONResponse:
+async def runsync(request: Request, endpoint_id: str, service: Caller, wait: Wait = None) -> Response:
     """Accept a job and wait for its end; after `wait` ms, its status object as it is then."""
     body = await _body(request, service.settings.max_runsync_bytes)
     job_id = await _submit(request, service, endpoint_id, body, new_job_id("sync-"))
@@ -64,46 +67,55 @@ async def runsync(request: Request, endpoint_id: str, service: Caller, wait: Wai
 
 
 @router.api_route("/status/{job_id}", methods=["GET", "POST"])
-async def status(request: Request, job_id: str, service: Caller) -> JSONResponse:
+async def status(request: Request, job_id: str, service: Caller) -> Response:
     """The job's status object."""
     return await _status_after(request, service, job_id, 0)
 
 
 @router.api_route("/status-sync/{job_id}", methods=["GET", "POST"])
-async def status_sync(request: Request, job_id: str, service: Caller, wait: Wait = None) -> JSONResponse:
+async def status_sync(request: Request, job_id: str, service: Caller, wait: Wait = None) -> Response:
     """As /status, once the job has ended or `wait` ms have passed."""
-    return await _status_after(request, service, job_id, min(wait or RUNSYNC_WAIT_MS, MAX_RUNSYNC_WAIT_MS))
+    return await _status_after(
+        request, service, job_id, min(RUNSYNC_WAIT_MS if wait is None else wait, MAX_RUNSYNC_WAIT_MS)
+    )
 
 
 @router.api_route("/stream/{job_id}", methods=["GET", "POST"])
 async def stream(
     request: Request, job_id: str, service: Caller, wait: Wait = None, cursor: Cursor = None
-) -> JSONResponse:
+) -> Response:
     """What the job produced since the last call, held until there is something. Never an error status.
 
     `cursor` (our addition) reads again from any place without moving the client's own.
     """
+    reader = await service.readers.enter(job_id)
     try:
-        page = await _next_page(request, service, job_id, cursor, min(wait or STREAM_HOLD_MS, MAX_WAIT_MS))
+        page = await _next_page(
+            request, service, job_id, cursor, min(wait or STREAM_HOLD_MS, MAX_WAIT_MS), reader=reader
+        )
     except RedisError:
         # One error status here, and clients cancel the job.
+        page = None
+        await asyncio.sleep(1)
+    except BaseException:
+        service.readers.leave(job_id, reader)
+        raise
+    if page is None:
+        service.readers.leave(job_id, reader)
         return JSONResponse({"status": STREAM_OPEN, "stream": []})
-    last = str(page["cursor"])
-    # Only once the answer is written: a client that has gone away gets the same items again.
-    advance = None if cursor is not None else BackgroundTask(service.store.advance, job_id, last)
-    return JSONResponse(page, background=advance if page["stream"] else None)
+    last = str(page["cursor"]) if cursor is None and page["stream"] else ""
+    # Only once the answer is written: a client that has gone away meanwhile gets the same items again.
+    return await _json(page, BackgroundTask(_written, service, job_id, reader, last))
 
 
 @router.post("/cancel/{job_id}")
-async def cancel(request: Request, job_id: str, service: Caller) -> JSONResponse:
+async def cancel(request: Request, job_id: str, service: Caller) -> Response:
     """End a job. One that has ended stays as it is; both answer 200, or clients lose the real error."""
     job = await _job(request, service, job_id)
     if not job.terminal:
         await run_in_threadpool(service.submitter.cancel, job)
         job = await _job(request, service, job_id)
-    shown = await run_in_threadpool(status_object, job, service.store, service.store.now_ms())
-    shown.pop("output", None)
-    return JSONResponse(shown)
+    return await _json(await run_in_threadpool(_status_now, service, job, with_output=False))
 
 
 @router.get("/health")
@@ -164,7 +176,7 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
                 f"body: exceeded max body size of {limit // 1024**2}MiB", "body_too_large"
             )
     try:
-        body = json.loads(bytes(data))
+        body = await run_in_threadpool(json.loads, bytes(data))
     except (ValueError, RecursionError):
         raise problems.bad_request("body: not valid JSON") from None
     if not isinstance(body, dict) or "input" not in body:
@@ -190,34 +202,54 @@ async def _job(request: Request, service: Service, job_id: str) -> Job:
     return job
 
 
-async def _status_after(request: Request, service: Service, job_id: str, wait_ms: int) -> JSONResponse:
+async def _status_after(request: Request, service: Service, job_id: str, wait_ms: int) -> Response:
     deadline = asyncio.get_running_loop().time() + wait_ms / 1000
     async with service.wakeups.of(job_id) as woken:
         while not (job := await _job(request, service, job_id)).terminal:
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0:
                 break
-            await woken(min(left_s, 1.0))
-    return JSONResponse(await run_in_threadpool(_status_now, service, job))
+            await woken(min(left_s, LOOK_S))
+    return await _json(await run_in_threadpool(_status_now, service, job))
 
 
-def _status_now(service: Service, job: Job) -> dict[str, object]:
-    return status_object(job, service.store, service.store.now_ms())
+def _status_now(service: Service, job: Job, *, with_output: bool = True) -> dict[str, object]:
+    return status_object(job, service.store, service.store.now_ms(), with_output=with_output)
+
+
+async def _json(content: object, background: BackgroundTask | None = None) -> Response:
+    """A transcript takes its time to be written as JSON, and other requests shall not wait for it."""
+    body = await run_in_threadpool(json.dumps, content, ensure_ascii=False)
+    return Response(body, media_type="application/json", background=background)
+
+
+async def _written(service: Service, job_id: str, reader: Reader, last: str) -> None:
+    """The answer of a /stream is out: what it held is not to be read again."""
+    try:
+        if last:
+            await run_in_threadpool(service.store.advance, job_id, last)
+    finally:
+        service.readers.leave(job_id, reader)
 
 
 async def _next_page(
-    request: Request, service: Service, job_id: str, cursor: str | None, hold_ms: int
-) -> dict[str, Any]:
-    """The next page that has items or is the last, or an empty one after `hold_ms`."""
+    request: Request, service: Service, job_id: str, cursor: str | None, hold_ms: int, *, reader: Reader
+) -> dict[str, Any] | None:
+    """The next page that has items or is the last, or an empty one after `hold_ms`.
+
+    None where the client has gone away, or asks again already: nothing may count as read then.
+    """
     deadline = asyncio.get_running_loop().time() + hold_ms / 1000
     async with service.wakeups.of(job_id) as woken:
         while True:
             job = await _job(request, service, job_id)
             page = await run_in_threadpool(_page, service, job, cursor)
+            if reader.superseded.is_set() or await request.is_disconnected():
+                return None
             left_s = deadline - asyncio.get_running_loop().time()
             if page["stream"] or page["status"] == STREAM_OVER or left_s <= 0:
                 return page
-            await woken(min(left_s, 1.0))
+            await woken(min(left_s, LOOK_S))
 
 
 def _page(service: Service, job: Job, cursor: str | None) -> dict[str, object]:

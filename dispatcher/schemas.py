@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
-from tasks.guard import check_url
+from tasks.guard import check_url, origin
 from tasks.job import VAD_PARAMETERS, Options, Request
 from tasks.model_names import check_language
 from tasks.settings import Settings
@@ -17,6 +17,16 @@ from tasks.settings import Settings
 M = TypeVar("M", bound=BaseModel)
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
+# What one client may ask of a worker's time.
+RANGES: dict[str, tuple[float, float]] = {
+    "beam_size": (1, 20),
+    "patience": (0.1, 4),
+    "length_penalty": (-5, 5),
+    "repetition_penalty": (0.1, 10),
+    "no_repeat_ngram_size": (0, 100),
+    "temperature": (0, 2),
+    "max_new_tokens": (1, 448),
+}
 MIN_CHUNK_S, MAX_CHUNK_S = 10, 1800
 
 
@@ -67,6 +77,10 @@ class Contact:
 
     webhook_url: str = ""
     recording_id: str = ""
+
+    @property
+    def receiver(self) -> str:
+        return origin(self.webhook_url) if self.webhook_url else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +202,10 @@ def _options(raw: dict[str, Any], args: TranscribeArgs) -> Options:
         options = TypeAdapter(Options).validate_python(raw)
     except ValidationError as error:
         raise _named(error, "transcribe_args", list(OPTION_NAMES)) from error
+    for name, (least, most) in RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            raise InvalidInput(f"transcribe_args.{name} must be from {least} to {most}, not {value}")
     for name in options.vad_parameters:
         if name not in VAD_PARAMETERS:
             raise _unknown(f"transcribe_args.vad_parameters.{name}", VAD_PARAMETERS)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dispatcher.readers import Readers
 from dispatcher.submit import Submitter
 from dispatcher.wakeups import Wakeups
 from tasks.app import Doorbells, create_app
@@ -25,6 +26,7 @@ class Service:
     outbox: Outbox
     submitter: Submitter
     wakeups: Wakeups
+    readers: Readers
     endpoint: str = ENDPOINT
 
     @staticmethod
@@ -38,6 +40,7 @@ class Service:
             Outbox(client, settings),
             Submitter(settings, store, bells, Blobs(settings.blobs)),
             Wakeups(settings.state_url),
+            Readers(),
         )
 
     def counts(self, endpoint: str) -> tuple[dict[Status, int], tuple[int, int]]:

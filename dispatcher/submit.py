@@ -7,12 +7,13 @@ import uuid
 from dataclasses import replace
 
 import structlog
+from redis.exceptions import RedisError
 
 from dispatcher.schemas import Limits, Parsed, parse_contact, parse_input
 from tasks import endings
 from tasks.app import Doorbells
 from tasks.blobs import Blobs
-from tasks.errors import InvalidInput, LonghandError
+from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError
 from tasks.job import BLOB_SCHEME, Job, NewJob, Request
 from tasks.settings import Settings
 from tasks.store import Store
@@ -40,7 +41,7 @@ class Submitter:
         """Write the job; on return it is on disk. False if this id was there already.
 
         An input that is not valid makes a job that has failed: its error is told wherever a job is read,
-        and by webhook. Raises InvalidInput for an id that cannot be one.
+        and by webhook. Raises InvalidInput for an id that cannot be one, and BlobStoreFailed.
         """
         if not JOB_ID.fullmatch(job_id):
             raise InvalidInput("a job's id is 1 to 128 letters, digits, - and _")
@@ -57,12 +58,19 @@ class Submitter:
             limits.low_priority,
             contact.webhook_url,
             contact.recording_id,
+            contact.receiver,
         )
         try:
             request = self._with_stored_blob(job_id, parse_input(raw, self._settings))
+        except BlobStoreFailed:
+            raise
         except LonghandError as error:
             return self._refuse(new, error)
-        created = self._store.create(replace(new, request=request))
+        try:
+            created = self._store.create(replace(new, request=request))
+        except RedisError:
+            self._blobs.delete_job(job_id)
+            raise
         log.info("job_accepted", job_id=job_id, endpoint=endpoint, account=account, new=created)
         self._bells.ingests()
         return created
@@ -75,12 +83,13 @@ class Submitter:
         self._bells.deliver(receiver)
 
     def _refuse(self, new: NewJob, error: LonghandError) -> bool:
-        created = self._store.create(new)
         recording_id = new.recording_id or new.id
         ending = endings.failed(new.id, recording_id, self._store.now_ms(), error)
-        _, receiver = self._store.finish(new.id, ending)
-        log.info("job_refused", job_id=new.id, code=error.code)
-        self._bells.deliver(receiver)
+        created = self._store.create(new)
+        if created:
+            _, receiver = self._store.finish(new.id, ending)
+            log.info("job_refused", job_id=new.id, code=error.code)
+            self._bells.deliver(receiver)
         return created
 
     def _with_stored_blob(self, job_id: str, parsed: Parsed) -> Request:
@@ -92,5 +101,8 @@ class Submitter:
         except (binascii.Error, ValueError):
             raise InvalidInput("`blob` is not base64") from None
         name = f"{job_id}/source"
-        self._blobs.put(name, data)
+        try:
+            self._blobs.put(name, data)
+        except OSError as error:
+            raise BlobStoreFailed(f"the recording could not be stored: {error.strerror}") from error
         return replace(parsed.request, url=BLOB_SCHEME + name)

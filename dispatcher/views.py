@@ -26,7 +26,7 @@ MAX_PAGE = 8 * 1024 * 1024
 Item = list[dict[str, object]] | dict[str, object]
 
 
-def status_object(job: Job, store: Store, now_ms: int) -> dict[str, object]:
+def status_object(job: Job, store: Store, now_ms: int, *, with_output: bool = True) -> dict[str, object]:
     """The body of /status; `output` only where there is one, `error` always a string."""
     shown: dict[str, object] = {"id": job.id, "status": platform_status(job, now_ms)}
     if shown["status"] == PLATFORM_STATUS[Status.QUEUED]:
@@ -39,12 +39,15 @@ def status_object(job: Job, store: Store, now_ms: int) -> dict[str, object]:
     if job.warnings:
         shown["warnings"] = list(job.warnings)
     if job.status is Status.SUCCEEDED:
-        shown["output"] = output(job, store)
+        if with_output:
+            shown["output"] = output(job, store)
+        shown["duration"] = (job.duration_ms or 0) / 1000
+        shown |= job.meta
     elif job.status is Status.FAILED:
         shown["error"] = job.error
         shown["code"] = job.code
     elif job.status is Status.RUNNING:
-        shown["output"] = [decode_progress(job.done_ms, job.duration_ms)]
+        shown["output"] = [decode_progress(store.transcribed_ms(job), job.duration_ms)]
     return shown
 
 
@@ -80,9 +83,10 @@ def items_of(job: Job, store: Store, event: Event) -> list[Item]:
     For `streaming: false` there is one item with everything, at the end of a job that succeeded.
     """
     if job.request is None or not job.request.streaming:
-        done = event.index < 0 and job.status is Status.SUCCEEDED
+        if event.index >= 0 or job.status is not Status.SUCCEEDED:
+            return []
         segments = [segment for index in range(job.total or 0) for segment in _segments(job, store, index)]
-        return [{"result": [segments]}] if done else []
+        return [{"result": [segments]}]
     if event.index < 0:
         return []
     groups: list[list[dict[str, object]]] = [[]]
@@ -126,5 +130,5 @@ def _segments(job: Job, store: Store, index: int) -> list[dict[str, object]]:
 
 
 def _size(value: object) -> int:
-    # An upper bound that needs no second encoding of the whole: repr of a wire value is about its JSON.
+    # Near enough, and needs no second encoding of the whole: half of what the platform allows is the limit.
     return len(repr(value).encode())

@@ -2,15 +2,15 @@
 
 import random
 import time
+import uuid
 
-import requests
 import structlog
 
 from tasks.backoff import parse_retry_after, retry_delay_ms
 from tasks.context import Context
 from tasks.errors import LonghandError
 from tasks.events import signature_headers
-from tasks.guard import guarded_session, send
+from tasks.guard import GuardedSession, guarded_session, send
 from tasks.outbox import Attempt, Delivery, Outcome
 
 log = structlog.get_logger()
@@ -20,8 +20,9 @@ GONE = 410
 
 def drain(context: Context, receiver: str) -> None:
     """Send what is due to one receiver over one connection, until nothing is."""
+    drain = uuid.uuid4().hex
     with guarded_session(allow_private=context.settings.allow_private_addresses) as session:
-        while delivery := context.outbox.claim(receiver):
+        while delivery := context.outbox.claim(receiver, drain):
             now_ms = context.store.now_ms()
             attempt, retry_after_ms = _post(context, session, delivery, now_ms)
             outcome, delay_ms = decide(
@@ -59,18 +60,18 @@ def decide(
 
 
 def _post(
-    context: Context, session: requests.Session, delivery: Delivery, now_ms: int
+    context: Context, session: GuardedSession, delivery: Delivery, now_ms: int
 ) -> tuple[Attempt, int | None]:
     """One attempt, and the Retry-After of its answer, ms. The answer's body is never read."""
     settings = context.settings
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "Longhand",
-        **signature_headers([settings.webhook_secret], delivery.id, now_ms // 1000, delivery.body),
-    }
     status, error, retry_after_ms = 0, "", None
     started_s = time.monotonic()
     try:
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "Longhand",
+            **signature_headers([settings.webhook_secret], delivery.id, now_ms // 1000, delivery.body),
+        }
         with send(
             session,
             "POST",

@@ -149,6 +149,13 @@ class ExecutionTimeout(LonghandError):
     code = "execution_timeout"
 
 
+class BlobStoreFailed(LonghandError):
+    """The blob store is full or away: try again later."""
+
+    code = "blob_store_failed"
+    retryable = True
+
+
 class Canceled(LonghandError):
     """The job was canceled."""
 

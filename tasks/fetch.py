@@ -21,7 +21,7 @@ from tasks.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from tasks.guard import guarded_session, send
+from tasks.guard import GuardedSession, guarded_session, send
 from tasks.settings import Settings
 
 OnBytes = Callable[[int, int | None], None]
@@ -126,7 +126,7 @@ class _Download:
     """One recording's transfer, over as many attempts as it takes (four at most)."""
 
     def __init__(
-        self, url: str, session: requests.Session, file: BinaryIO, settings: Settings, on_bytes: OnBytes
+        self, url: str, session: GuardedSession, file: BinaryIO, settings: Settings, on_bytes: OnBytes
     ) -> None:
         self.url = url
         self.host = ""

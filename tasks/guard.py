@@ -1,12 +1,15 @@
 """HTTP to addresses that clients name: every connection is decided on the addresses it resolves to itself."""
 
+import contextlib
 import ipaddress
 import logging
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
@@ -36,6 +39,32 @@ class _Gate:
 
     allow_private: bool
     resolve: Resolver
+    # What is shut when an answer takes too long: connections, and twins of sockets that TLS has yet to take.
+    connections: "weakref.WeakSet[HTTPConnection]" = field(default_factory=weakref.WeakSet)
+    twins: list[socket.socket] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def within(self, timeout_s: float) -> Iterator[None]:
+        """Shut every connection if the block takes longer: the time-out of a socket is for one wait only."""
+        self.over.clear()
+        timer = threading.Timer(timeout_s, self._shut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for twin in self.twins:
+                twin.close()
+            self.twins.clear()
+
+    def _shut(self) -> None:
+        self.over.set()
+        for opened in [*self.twins, *(connection.sock for connection in self.connections)]:
+            if opened is not None:
+                with contextlib.suppress(OSError):
+                    opened.shutdown(socket.SHUT_RDWR)
 
     def look_up(self, host: str, port: int) -> Sequence[AddressInfo]:
         try:
@@ -67,6 +96,10 @@ class _Gate:
                 reason = error.strerror or str(error)
             else:
                 opened.settimeout(timeout_s)
+                self.twins.append(opened.dup())
+                self.connections.add(connection)
+                if self.over.is_set():
+                    self._shut()
                 return opened
         raise SourceUnreachable(f"{host} could not be reached: {reason}")
 
@@ -111,23 +144,37 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = _pools(gate)
 
 
-class _Session(requests.Session):
+class GuardedSession(requests.Session):
+    """Made by guarded_session()."""
+
+    def __init__(self, gate: _Gate) -> None:
+        super().__init__()
+        self.gate = gate
+        self.trust_env = False
+        self.mount("http://", _Adapter(gate))
+        self.mount("https://", _Adapter(gate))
+
+    def request_within(self, timeout_s: float, method: str, url: str, **kwargs: Any) -> requests.Response:
+        """One request, `timeout_s` for everything up to the end of the answer's head."""
+        with self.gate.within(timeout_s):
+            response = self.request(method, url, timeout=timeout_s, allow_redirects=False, **kwargs)
+            # http.client takes the end of a connection for the end of the head.
+            if self.gate.over.is_set():
+                response.close()
+                raise requests.exceptions.Timeout
+            return response
+
     def get_redirect_target(self, resp: requests.Response) -> None:
         """See no redirects: requests reads the body of one into memory, however long, even unfollowed."""
 
 
-def guarded_session(*, allow_private: bool, resolve: Resolver = socket.getaddrinfo) -> requests.Session:
+def guarded_session(*, allow_private: bool, resolve: Resolver = socket.getaddrinfo) -> GuardedSession:
     """A session that connects to public addresses only, unless `allow_private`.
 
     Each new connection resolves its host once, refuses it if any of the addresses is not public, and connects
     to one of exactly these. No proxy, no netrc, no redirect. Raises AddressRefused and SourceUnreachable.
     """
-    session = _Session()
-    session.trust_env = False
-    adapter = _Adapter(_Gate(allow_private, resolve))
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
+    return GuardedSession(_Gate(allow_private, resolve))
 
 
 def check_url(url: str, *, allow_private: bool) -> None:
@@ -147,6 +194,13 @@ def check_url(url: str, *, allow_private: bool) -> None:
         raise AddressRefused(f"port {port} of {host} is not one of {allowed}; {_SETTING}")
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL that `check_url` has accepted."""
+    host, port, _, scheme = _parts(url)
+    usual = {"http": 80, "https": 443}.get(scheme)
+    return f"{scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")
+
+
 def _parts(url: str) -> tuple[str, int | None, str | None, str]:
     """Host, port, user info and scheme, by the parser that requests connects with."""
     try:
@@ -158,18 +212,25 @@ def _parts(url: str) -> tuple[str, int | None, str | None, str]:
 
 
 def send(
-    session: requests.Session, method: str, url: str, *, allow_private: bool, timeout_s: float, **kwargs: Any
+    session: GuardedSession,
+    method: str,
+    url: str,
+    *,
+    allow_private: bool,
+    timeout_s: float,
+    **kwargs: Any,
 ) -> requests.Response:
     """Check the URL, send one request and return its answer, whatever its status; redirects are not followed.
 
-    `timeout_s` bounds the connection, and then each wait for bytes. Raises what `check_url` raises,
-    AddressRefused and SourceUnreachable; their messages name the host and never the rest of the URL.
+    `timeout_s` bounds all of it up to the end of the answer's head, and then each wait for bytes. Raises
+    what `check_url` raises, AddressRefused and SourceUnreachable; their messages name the host and never the
+    rest of the URL.
     """
     check_url(url, allow_private=allow_private)
     host = _parts(url)[0]
     # `from None` throughout: the exceptions of requests quote the URL, and a traceback would print them.
     try:
-        return session.request(method, url, timeout=timeout_s, allow_redirects=False, **kwargs)
+        return session.request_within(timeout_s, method, url, **kwargs)
     except requests.exceptions.InvalidURL:
         raise InvalidInput(f"the URL of {host} cannot be read") from None
     except requests.exceptions.Timeout:
@@ -177,6 +238,8 @@ def send(
     except requests.exceptions.SSLError as error:
         raise SourceUnreachable(f"no secure connection to {host}: {_tls_reason(error)}") from None
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
+        if session.gate.over.is_set():
+            raise SourceUnreachable(f"{host} did not answer within {timeout_s:g} s") from None
         raise SourceUnreachable(f"{host} broke the connection off, or does not speak HTTP") from None
 
 

@@ -31,6 +31,7 @@ class Heartbeat:
         self._every_s = settings.heartbeat_ms / 1000
         self._stall_s = settings.stall_ms / 1000
         self._advanced_s = time.monotonic()
+        self._done_ms = 0
         self._lost = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -44,9 +45,17 @@ class Heartbeat:
     ) -> None:
         self._over.set()
 
-    def advance(self) -> None:
-        """The work got further. Raises LeaseLost if it is not ours any more, or not wanted."""
+    def expect(self, within_ms: int) -> None:
+        """The next step does not advance on its own, and may take this long."""
+        self._advanced_s = time.monotonic() + within_ms / 1000
+
+    def advance(self, done_ms: int = 0) -> None:
+        """The work got further: of a chunk, `done_ms` of audio are transcribed.
+
+        Raises LeaseLost if it is not ours any more, or not wanted.
+        """
         self._advanced_s = time.monotonic()
+        self._done_ms = done_ms
         if self._lost.is_set():
             raise LeaseLost
 
@@ -58,7 +67,7 @@ class Heartbeat:
                 # Native code that does not return cannot be ended in any other way.
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
-                if self._leases.beat(self._lease) is not Beat.RENEWED:
+                if self._leases.beat(self._lease, self._done_ms) is not Beat.RENEWED:
                     self._lost.set()
                     return
             except RedisError as error:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-import tempfile
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -10,11 +10,15 @@ from tasks.audio import write_flac
 from tasks.chunks import Chunk
 from tasks.context import Context
 from tasks.cutting import cut, digest
-from tasks.errors import SourceTooLarge
-from tasks.fetch import fetch
+from tasks.errors import SourceTooLarge, SourceUnreachable
+from tasks.fetch import fetch, public_name
 from tasks.heartbeat import Heartbeat
 from tasks.job import BLOB_SCHEME, Request
 from tasks.leases import Lease
+from tasks.scratch import scratch_folder
+
+# A slow start is no reason to give a host up.
+GRACE_S = 60.0
 
 
 def ingest_recording(context: Context, request: Request, lease: Lease, heartbeat: Heartbeat) -> None:
@@ -23,10 +27,8 @@ def ingest_recording(context: Context, request: Request, lease: Lease, heartbeat
     Raises the errors of fetch() and cut(), SourceChanged, and LeaseLost where another attempt took over.
     """
     settings = context.settings
-    scratch = settings.data_path / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{lease.job_id}-", dir=scratch) as folder:
-        source = Path(folder) / "source"
+    with scratch_folder(settings.data_path / "tmp", lease.job_id) as folder:
+        source = folder / "source"
         _bring(context, request.url, source, heartbeat)
         cutting = cut(
             source,
@@ -58,8 +60,15 @@ def _bring(context: Context, url: str, target: Path, heartbeat: Heartbeat) -> No
         context.blobs.download(url.removeprefix(BLOB_SCHEME), target)
         return
 
+    started_s = time.monotonic()
+
     def on_bytes(done: int, total: int | None) -> None:
         heartbeat.advance()
+        elapsed_s = time.monotonic() - started_s
+        if elapsed_s > GRACE_S and done < elapsed_s * context.settings.min_source_bytes_per_s:
+            raise SourceUnreachable(
+                f"{public_name(url)} comes at {done / elapsed_s:.0f} bytes a second: too slow"
+            )
         if total and total - done > shutil.disk_usage(target.parent).free:
             raise SourceTooLarge("the recording does not fit on this worker's disk")
 

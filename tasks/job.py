@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 # The fields of faster-whisper's VadOptions, which the dispatcher cannot import.
 VAD_PARAMETERS = (
@@ -31,17 +30,6 @@ class Status(StrEnum):
 
 
 TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.EXPIRED})
-
-TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELED, Status.EXPIRED}),
-    Status.RUNNING: TERMINAL,
-    **dict.fromkeys(TERMINAL, frozenset()),
-}
-
-
-def may_become(old: Status, new: Status) -> bool:
-    """Whether a job of status `old` may take status `new` within one run."""
-    return new in TRANSITIONS[old]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +114,8 @@ class NewJob:
     low_priority: bool = False
     webhook_url: str = ""
     recording_id: str = ""
-
-    @property
-    def receiver(self) -> str:
-        """Deliveries to one scheme, host and port are one receiver's."""
-        parts = urlsplit(self.webhook_url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower() if self.webhook_url else ""
+    # Deliveries to one scheme, host and port are one receiver's.
+    receiver: str = ""
 
 
 def _int(text: str | None) -> int | None:

@@ -19,6 +19,9 @@ from tasks.scripts import Scripts, pack, text
 from tasks.settings import Settings
 from tasks.store import job_key
 
+# The longest `policy.ttl` there is: no job is older while it lives.
+MAX_TTL_MS = 7 * 24 * 3600 * 1000
+
 INGEST, TRANSCRIBE, ASSEMBLE = "ingest", "transcribe", "assemble"
 
 
@@ -80,9 +83,13 @@ class Leases:
             return Refused(text(answer[0]))
         return Lease(job_id, stage, unit, text(answer[1]))
 
-    def beat(self, lease: Lease) -> Beat:
+    def beat(self, lease: Lease, done_ms: int = 0) -> Beat:
+        """Renew a lease, and say how much of a chunk's audio is transcribed."""
+        settings = self._settings
         return Beat(
-            self._scripts("beat", lease.job_id, lease.stage, lease.unit, lease.fence, self._settings.lease_ms)
+            self._scripts(
+                "beat", lease.job_id, lease.stage, lease.unit, lease.fence, settings.lease_ms, done_ms
+            )
         )
 
     def add_chunk(self, lease: Lease, chunk: Chunk) -> bool:
@@ -191,7 +198,7 @@ class Leases:
     def reap(self) -> Reaped:
         """Put back what was lost, and say what is due."""
         settings = self._settings
-        lists = self._scripts("reap", settings.dispatch_ms, settings.retention_ms + settings.ttl_ms)
+        lists = self._scripts("reap", settings.dispatch_ms, settings.retention_ms + MAX_TTL_MS)
         return Reaped(*([text(item) for item in found] for found in lists))
 
     def be_the_reaper(self, owner: str, for_ms: int) -> bool:

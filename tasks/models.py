@@ -107,7 +107,7 @@ def _from_hub(name: str, download: bool, tried: list[str]) -> Path:
                 snapshot_download(repository, allow_patterns=list(MODEL_FILES), local_files_only=local_only)
             )
         except (OSError, ValueError, HTTPError) as error:
-            reason = "" if local_only else f" ({str(error).splitlines()[0]})"
+            reason = "" if local_only else f" ({(str(error) or type(error).__name__).splitlines()[0]})"
             tried.append(f"{place}{reason}")
             continue
         if is_model(folder):

@@ -46,9 +46,12 @@ class Outbox:
         self._scripts = Scripts(client)
         self._settings = settings
 
-    def claim(self, receiver: str) -> Delivery | None:
-        """Take the receiver's next due delivery, or None. Its lease outlasts one attempt."""
-        answer = self._scripts("claim_delivery", receiver, 3 * self._settings.webhook_timeout_ms)
+    def claim(self, receiver: str, drain: str) -> Delivery | None:
+        """Take the receiver's next due delivery, or None: also while another drain serves the receiver.
+
+        The lease outlasts one attempt.
+        """
+        answer = self._scripts("claim_delivery", receiver, 3 * self._settings.webhook_timeout_ms, drain)
         if not answer:
             return None
         delivery_id, fence, url, body, attempts = answer

@@ -24,6 +24,9 @@ from tasks.transcript import merge, result_to_bytes
 
 log = structlog.get_logger()
 
+# For a model that has to be downloaded, and for a Redis that is away when a result is to be written.
+PATIENCE_MS = 1_800_000
+
 
 @shared_task(name=app.INGEST, bind=True, base=Stage)
 def ingest(self: Stage, job_id: str) -> None:
@@ -60,6 +63,7 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
         raise LeaseLost
     engine = engine_of_process()
     model = model_of(request.model, context.settings)
+    heartbeat.expect(PATIENCE_MS)
     engine.preload(model)
     heartbeat.advance()
     context.bells.deliver(
@@ -67,13 +71,18 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
     )
     work = ChunkWork(index, chunk.start_ms, model, replace(request.options, language=job.language or None))
     audio = load(context.blobs.get(chunk.blob))
-    result = engine.transcribe(audio, work, lambda _done, _total: heartbeat.advance())
+    audio_ms = chunk.end_ms - chunk.start_ms
 
+    def on_window(done: int, total: int) -> None:
+        heartbeat.advance(audio_ms * done // max(1, total))
+
+    result = engine.transcribe(audio, work, on_window)
+    heartbeat.expect(PATIENCE_MS)
     complete, receiver = context.leases.commit(
         lease,
         result_to_bytes(result),
         result.language,
-        chunk.end_ms - chunk.start_ms,
+        audio_ms,
         lambda progress, now_ms: events.progressed(job.id, job.recording_id, now_ms, progress),
     )
     context.bells.deliver(receiver)
@@ -97,9 +106,10 @@ def assemble(self: Stage, job_id: str) -> None:
         )
         model = model_of(request.model, context.settings)
         ending = endings.succeeded(job, request, transcript, model, context.store.now_ms())
-        _, receiver = context.store.finish(job_id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
+        done, receiver = context.store.finish(job_id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
         context.bells.deliver(receiver)
-        log.info("job_succeeded", job_id=job_id, segments=len(transcript.segments))
+        if done:
+            log.info("job_succeeded", job_id=job_id, segments=len(transcript.segments))
 
     attempt(context, job_id, leases.ASSEMBLE, leases.ASSEMBLE, work)
 

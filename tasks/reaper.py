@@ -20,8 +20,10 @@ def run(context: Context, stop: threading.Event) -> None:
         try:
             if context.leases.be_the_reaper(context.worker, max(5_000, 3 * context.settings.reap_ms)):
                 tick(context)
-        except (RedisError, OSError) as error:
+        except RedisError as error:
             log.warning("reaper_failed", error=str(error))
+        except Exception:  # the edge of a thread that must not end: whatever it is, the next look goes on
+            log.exception("reaper_failed")
 
 
 def tick(context: Context) -> None:
@@ -33,11 +35,12 @@ def tick(context: Context) -> None:
         context.bells.assemble(job_id)
     for receiver in reaped.receivers:
         context.bells.deliver(receiver)
+    context.bells.ingests()
+    context.bells.chunks()
+    # Last, since a blob store may fail in any way.
     for job_id in reaped.sweep:
         context.blobs.delete_job(job_id)
         context.leases.swept(job_id)
-    context.bells.ingests()
-    context.bells.chunks()
 
 
 def end_late(context: Context, job_id: str) -> None:
@@ -48,8 +51,9 @@ def end_late(context: Context, job_id: str) -> None:
         return
     now_ms = context.store.now_ms()
     if now_ms >= job.deadline_ms:
-        _, receiver = context.store.finish(job_id, endings.expired(job, now_ms))
+        done, receiver = context.store.finish(job_id, endings.expired(job, now_ms))
         context.bells.deliver(receiver)
-        log.warning("job_expired", job_id=job_id)
+        if done:
+            log.warning("job_expired", job_id=job_id)
     else:
         fail_job(context, job_id, ExecutionTimeout())

@@ -1,6 +1,7 @@
 """The connection to the state's Redis, and the Lua scripts behind every change of it."""
 
 import zlib
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -11,23 +12,33 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-# A worker outlives a Redis that is gone for a minute; an HTTP client is told within seconds.
-WORKER_PATIENCE = 60
-CLIENT_PATIENCE = 3
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one answer of Redis may take, s, and how often a command is repeated, about once a second."""
+
+    answer_s: float
+    repeats: int
 
 
-def connect(url: str, patience: int = CLIENT_PATIENCE) -> "Redis":
-    """A client that repeats a command for about `patience` seconds while Redis is away.
+# A worker keeps what it has in hand while Redis is away; an HTTP client is told within seconds.
+WORKER_PATIENCE = Patience(10, 600)
+CLIENT_PATIENCE = Patience(3, 2)
 
-    Repeating is safe: each script recognises its own second run by the lease it was given.
+
+def connect(url: str, patience: Patience = CLIENT_PATIENCE) -> "Redis":
+    """A client that repeats a command while Redis is away.
+
+    Repeating is safe: a script that has run already changes nothing, or what it hands out a second time
+    comes back when the first lease is over.
     """
     return Redis.from_url(
         url,
-        socket_timeout=10,
-        socket_connect_timeout=5,
+        socket_timeout=patience.answer_s,
+        socket_connect_timeout=min(5, patience.answer_s),
         socket_keepalive=True,
         health_check_interval=10,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries=2 * patience),
+        retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries=patience.repeats),
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
     )
 

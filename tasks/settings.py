@@ -1,18 +1,29 @@
 """All settings: one frozen object, read from the environment once, passed in everywhere else."""
 
+import base64
+import binascii
 import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from tasks.errors import ConfigurationError
 
 REDIS_URL = "redis://127.0.0.1:6379/0"
 PREFIX = "LONGHAND_"
+SECRET_PREFIX = "whsec_"  # noqa: S105  what a secret begins with
 # ONNX Runtime (under Silero VAD) and the Hugging Face client report what they do, unless told not to.
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 UNPREFIXED = ("REDIS_URL", "WEBHOOK_SECRET")
@@ -42,6 +53,19 @@ def _keys(value: object) -> object:
     return keys
 
 
+def _secret(value: str) -> str:
+    """A `whsec_` secret holds its key in base64; read leniently, it would sign with another key."""
+    encoded = value.removeprefix(SECRET_PREFIX)
+    if encoded != value:
+        try:
+            key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        except binascii.Error:
+            key = b""
+        if not key:
+            raise ValueError(f"after {SECRET_PREFIX} there must be a key in base64")
+    return value
+
+
 def variable(field: str) -> str:
     """The environment variable a field is read from."""
     name = field.upper()
@@ -66,7 +90,7 @@ class Settings(BaseModel):
 
     # redis:// or rediss://, with the number of the broker's database as its path.
     redis_url: Annotated[str, Field(pattern=r"^rediss?://[^/?#]+(/\d*)?(\?[^#]*)?$")] = REDIS_URL
-    webhook_secret: str = ""
+    webhook_secret: Annotated[str, AfterValidator(_secret)] = ""
     # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
     api_keys: ApiKeys = Field(default_factory=dict)
     allow_private_addresses: bool = False
@@ -78,7 +102,7 @@ class Settings(BaseModel):
     model_dir: Path | None = None
     # The model of a job that names none; empty: by device (tasks/models.py).
     model: str = ""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_type: str = "default"
     batch_size: int = Field(8, ge=1)
     # Threads of one decoder on a CPU. One is best there: DESIGN.md has the figures.
@@ -92,6 +116,8 @@ class Settings(BaseModel):
     # How far from its nominal place a cut may be moved to find silence.
     cut_search_ms: Milliseconds = 10_000
     max_source_bytes: int = Field(20 * 1024**3, ge=1)
+    # A host that sends less than this, on average after the first minute, is given up.
+    min_source_bytes_per_s: int = Field(500, ge=0)
     source_timeout_ms: PositiveMilliseconds = 30_000
     max_redirects: int = Field(5, ge=0)
     max_run_bytes: int = Field(16 * 1024**2, ge=1)
@@ -103,7 +129,7 @@ class Settings(BaseModel):
     lease_ms: PositiveMilliseconds = 60_000
     # Also how soon a worker learns of a cancellation.
     heartbeat_ms: PositiveMilliseconds = 3_000
-    # Without a finished window for so long, a heartbeat no longer renews its lease.
+    # A process whose work does not advance for so long is ended.
     stall_ms: PositiveMilliseconds = 180_000
     # A task message not claimed for so long counts as lost and is sent again.
     dispatch_ms: PositiveMilliseconds = 120_000
@@ -132,6 +158,12 @@ class Settings(BaseModel):
     )
     progress_interval_ms: Milliseconds = 10_000
     progress_step: float = Field(0.05, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _heartbeats_fit(self) -> Self:
+        if 2 * self.heartbeat_ms > self.lease_ms:
+            raise ValueError("LONGHAND_HEARTBEAT_MS must be at most half of LONGHAND_LEASE_MS")
+        return self
 
     @property
     def blobs(self) -> str:
@@ -162,15 +194,19 @@ class Settings(BaseModel):
             if name in names:
                 values[names[name]] = value
             elif name.startswith(PREFIX):
-                close = difflib.get_close_matches(name, names, 1)
+                # Without the prefix that all share, or everything is close.
+                bare = {known.removeprefix(PREFIX): known for known in names}
+                close = [
+                    bare[found] for found in difflib.get_close_matches(name.removeprefix(PREFIX), bare, 1)
+                ]
                 hint = f"; did you mean {close[0]}?" if close else ""
                 raise ConfigurationError(f"{name} is not a setting of Longhand{hint}")
         try:
             return cls(**(values | overrides))
         except ValidationError as error:
             first = error.errors()[0]
-            name = variable(str(first["loc"][0]))
-            raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
+            name = f"{variable(str(first['loc'][0]))}: " if first["loc"] else ""
+            raise ConfigurationError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
 
 
 def refuse_telemetry() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks.chunks import Chunk
@@ -21,6 +21,8 @@ from tasks.transcript import ChunkResult, result_from_bytes
 
 WAKE_CHANNEL = "lh:wake"
 READERS_PAGE = 200
+# Less than the patience of an HTTP client's connection to Redis.
+DISK_MS = 2_500
 
 
 def job_key(job_id: str, part: str = "") -> str:
@@ -50,6 +52,10 @@ class Store:
     def check_server(self) -> list[str]:
         """Warnings about this Redis; raises ConfigurationError where it could lose an accepted job."""
         try:
+            self._redis.ping()
+        except RedisError as error:
+            raise ConfigurationError(f"Redis cannot be used: {error}") from error
+        try:
             policy = text(self._redis.config_get("maxmemory-policy").get("maxmemory-policy", ""))
             on_disk = text(self._redis.config_get("appendonly").get("appendonly", ""))
         except ResponseError:
@@ -64,7 +70,10 @@ class Store:
         return []
 
     def create(self, new: NewJob) -> bool:
-        """Write a new job and wait until it is on disk; False if it was there already."""
+        """Write a new job and wait until it is on disk; False if it was there already.
+
+        Raises redis.exceptions.TimeoutError where the disk takes too long.
+        """
         request = new.request
         row: dict[str, str | int] = {
             "account": new.account,
@@ -82,14 +91,14 @@ class Store:
         with self._redis.pipeline(transaction=False) as pipe:
             self._scripts("create", new.id, new.endpoint, new.ttl_ms, *pairs, client=pipe)
             if self._wait_for_disk:
-                pipe.execute_command("WAITAOF", 1, 0, 5_000)
+                pipe.execute_command("WAITAOF", 1, 0, DISK_MS)
             answers = pipe.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, ResponseError) and "WAITAOF" in str(answer):
                 self._wait_for_disk = False  # AOF is off, or a server before 7.2
             elif isinstance(answer, Exception):
                 raise answer
-        if self._wait_for_disk and not answers[1][0]:
+        if self._wait_for_disk and not answers[-1][0]:
             raise RedisTimeoutError("Redis did not have the job on disk in time")
         return bool(answers[0] == 1)
 
@@ -122,11 +131,13 @@ class Store:
         may go at once; that of others stays until retention ends.
         """
         retention = self._settings.retention_ms
+        body = pack(ending.body)
+        before = body if ending.body_before == ending.body else pack(ending.body_before)
+        delay = 0 if ending.status is Status.SUCCEEDED else retention
         done, receiver = self._scripts(
             "finish",
             *(job_id, stage, fence, ending.status, ending.code, ending.error, ending.meta),
-            *(pack(ending.body), pack(ending.body_before)),
-            *(0 if ending.status is Status.SUCCEEDED else retention, retention),
+            *(body, before, delay, retention),
         )
         return bool(done), text(receiver)
 
@@ -157,12 +168,9 @@ class Store:
         rows = self._redis.hgetall(job_key(job_id, "dead"))
         return {int(index): text(reason) for index, reason in rows.items()}
 
-    def chunk_counts(self, job_id: str) -> tuple[int, int, int]:
-        """How many chunks are done, are being worked on, and are planned."""
-        with self._redis.pipeline() as pipe:
-            pipe.hlen(job_key(job_id, "results")).scard(job_key(job_id, "inflight"))
-            done, inflight, planned = pipe.hlen(job_key(job_id, "chunks")).execute()
-        return done, inflight, planned
+    def transcribed_ms(self, job: Job) -> int:
+        """How much audio is transcribed, with what is done of the chunks in hand."""
+        return job.done_ms + sum(int(part) for part in self._redis.hvals(job_key(job.id, "partial")))
 
     def events(self, job_id: str, after: str = "0", limit: int = 50) -> list[Event]:
         """Entries of a job's stream after the one of id `after`, in order."""

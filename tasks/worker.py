@@ -5,6 +5,7 @@ a child's start is limited in time.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import threading
@@ -12,10 +13,13 @@ import threading
 import structlog
 from celery import current_app
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from redis.exceptions import RedisError
 
 from tasks import app, context, model_names, models, reaper
 from tasks.errors import LonghandError
+from tasks.leases import Leases
 from tasks.logs import start_logging
+from tasks.scripts import Patience, connect
 from tasks.settings import Settings, refuse_telemetry
 
 # Role -> stages it runs, pool, processes or threads at least.
@@ -51,8 +55,11 @@ def open_child(**_: object) -> None:
 def close_child(**_: object) -> None:
     """A child that ends in order is no slot any more; that of one that is killed lapses."""
     child = context.of_process()
-    for stage in ("transcribe", "ingest"):
-        child.leases.close_slot(stage, child.worker)
+    # A Redis that is gone must not hold up the end.
+    leases = Leases(connect(child.settings.state_url, Patience(1, 0)), child.settings)
+    with contextlib.suppress(RedisError):
+        for stage in ("transcribe", "ingest"):
+            leases.close_slot(stage, child.worker)
 
 
 def main(arguments: list[str] | None = None) -> None:

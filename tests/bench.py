@@ -8,6 +8,7 @@ from tasks import endings, events
 from tasks.chunks import Chunk
 from tasks.endings import Ending
 from tasks.events import Progress
+from tasks.guard import origin
 from tasks.job import Job, NewJob, Options, Request
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Lease, Leases
 from tasks.outbox import Attempt, Delivery, Outbox, Outcome
@@ -77,7 +78,9 @@ class Bench:
 
     def planned(self, job_id: str = "j", chunks: int = 2, options: Options = HEBREW, **changes: Any) -> Lease:
         """A running job with chunks of a second each, not sealed; gives the lease of its ingest."""
-        new = replace(NEW, id=job_id, request=replace(REQUEST, options=options), **changes)
+        receiver = origin(changes["webhook_url"]) if "webhook_url" in changes else ""
+        request = replace(REQUEST, options=options)
+        new = replace(NEW, id=job_id, request=request, receiver=receiver, **changes)
         assert self.store.create(new)
         ingest = self.ingests[job_id] = self.claim(INGEST, INGEST, job_id)
         for index in range(chunks):
@@ -179,7 +182,7 @@ class Bench:
 
     def take(self) -> Delivery:
         """The delivery that is due."""
-        delivery = self.outbox.claim(RECEIVER)
+        delivery = self.outbox.claim(RECEIVER, "drain")
         assert delivery is not None, "nothing is due"
         return delivery
 
@@ -198,7 +201,7 @@ class Bench:
     def drain(self) -> list[str]:
         """Deliver everything that is due; what each delivery said."""
         told = []
-        while delivery := self.outbox.claim(RECEIVER):
+        while delivery := self.outbox.claim(RECEIVER, "drain"):
             told.append(said(delivery.body))
             assert self.settle(delivery, "delivered") == "delivered"
         return told

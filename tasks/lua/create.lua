@@ -7,5 +7,6 @@ redis.call('HSET', job_key(job), 'schema', 1, 'status', 'queued', 'run', 1, 'end
 recount(job, nil, 'queued')
 redis.call('ZADD', 'lh:jobs', now, job)
 redis.call('ZADD', 'lh:deadlines', now + ARGV[3], job)
-line_up(job, 'ingest')
+-- A refused input is a job too, which only tells its error: nobody is to work on it.
+if redis.call('HGET', job_key(job), 'request') ~= '' then line_up(job, 'ingest') end
 return 1

@@ -16,7 +16,7 @@ redis.call('ZREM', leases_key('assemble'), job .. '/assemble')
 redis.call('ZREM', 'lh:ready:ingest', job)
 redis.call('ZREM', 'lh:ready:transcribe', job)
 redis.call('ZREM', 'lh:deadlines', job)
-redis.call('DEL', job_key(job, 'pending'), job_key(job, 'inflight'))
+redis.call('DEL', job_key(job, 'pending'), job_key(job, 'inflight'), job_key(job, 'partial'))
 
 redis.call('HSET', job_key(job), 'status', status, 'finished_ms', now, 'code', ARGV[5], 'error', ARGV[6],
   'meta', ARGV[7])

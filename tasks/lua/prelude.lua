@@ -68,6 +68,7 @@ end
 local function drop_lease(job, stage, unit)
   redis.call('ZREM', leases_key(stage), job .. '/' .. unit)
   redis.call('HDEL', job_key(job, 'leases'), unit .. ':owner')
+  redis.call('HDEL', job_key(job, 'partial'), unit)
 end
 
 -- A chunk goes back in line, or is given up.

@@ -88,7 +88,7 @@ def test_nothing_of_an_ended_job_stays(
         # The list of deliveries that wait ends with the last of them.
         if key != "lh:job:j:outbox":
             assert 0 < bench.redis.pttl(key) <= retention_ms, key
-    while delivery := bench.outbox.claim(RECEIVER):
+    while delivery := bench.outbox.claim(RECEIVER, "drain"):
         bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1))
     kept = {key.decode().split(":")[1] for key in bench.redis.scan_iter("lh:*") if bench.redis.pttl(key) < 0}
     assert kept <= {"jobs", "counts", "clock", "sweep"}, "what is left belongs to no single job, or is pruned"
@@ -113,11 +113,11 @@ def test_a_failure_is_told_by_whether_transcription_was_announced(
     bench.planned(webhook_url=HOOK)
     if announced:
         bench.store.announce("j", events.transcribing("j", "j", bench.store.now_ms()))
-        delivery = bench.outbox.claim(RECEIVER)
+        delivery = bench.outbox.claim(RECEIVER, "drain")
         assert delivery is not None
         bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1))
     ending = endings.failed("j", "j", bench.store.now_ms(), NotMedia())
     assert bench.store.finish("j", ending) == (True, RECEIVER)
-    told = bench.outbox.claim(RECEIVER)
+    told = bench.outbox.claim(RECEIVER, "drain")
     assert told is not None
     assert json.loads(told.body)["status"] == status

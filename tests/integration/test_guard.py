@@ -4,6 +4,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from tasks.errors import AddressRefused, SourceUnreachable
 from tasks.guard import AddressInfo, guarded_session, send
@@ -288,3 +290,42 @@ def test_tls_keeps_the_name_for_sni_and_for_the_certificate(certificate: Path) -
                 get("other.test")
     assert asked == ["recordings.test", "other.test"]
     assert "secret=" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX: "])
+def test_a_head_that_drips_is_given_up_in_time(before: bytes) -> None:
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(before)
+            while not over.wait(0.05):
+                connection.sendall(b"x")
+
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
+        with guarded_session(allow_private=True) as session:
+            started_s = time.monotonic()
+            with pytest.raises(SourceUnreachable, match=r"did not answer within 0\.5 s"):
+                send(session, "GET", url, allow_private=True, timeout_s=0.5, stream=True)
+            assert time.monotonic() - started_s < 3
+        over.set()
+        thread.join()
+
+
+def test_a_kept_connection_is_ended_too(httpserver: HTTPServer) -> None:
+    httpserver.expect_ordered_request("/quick").respond_with_data("x")
+    release = threading.Event()
+
+    def slow(_request: Request) -> Response:
+        release.wait(10)
+        return Response("late")
+
+    httpserver.expect_ordered_request("/slow").respond_with_handler(slow)
+    with guarded_session(allow_private=True) as session:
+        send(session, "GET", httpserver.url_for("/quick"), allow_private=True, timeout_s=5)
+        with pytest.raises(SourceUnreachable):
+            send(session, "GET", httpserver.url_for("/slow"), allow_private=True, timeout_s=0.3)
+    release.set()

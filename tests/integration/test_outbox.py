@@ -79,9 +79,9 @@ def test_only_the_first_of_a_jobs_deliveries_is_due(bench: Bench) -> None:
     bench.announce()
     bench.finish()
     first = bench.take()
-    assert bench.outbox.claim(RECEIVER) is None
+    assert bench.outbox.claim(RECEIVER, "drain") is None
     bench.settle(first, "retry", 5_000)
-    assert bench.outbox.claim(RECEIVER) is None, "it waits, and so does all behind it"
+    assert bench.outbox.claim(RECEIVER, "drain") is None, "it waits, and so does all behind it"
     bench.make_due(first.id)
     assert bench.drain() == ["transcribing", "transcription_failed"]
     assert bench.redis.zscore("lh:receivers", RECEIVER) is None
@@ -95,8 +95,8 @@ def test_jobs_do_not_wait_for_each_other(bench: Bench) -> None:
     bench.announce("k")
     bench.announce("m")
     assert bench.take().id == "evt_k_1_1"
-    assert bench.outbox.claim(RECEIVER) is None
-    other = bench.outbox.claim("https://other.test")
+    assert bench.outbox.claim(RECEIVER, "drain") is None
+    other = bench.outbox.claim("https://other.test", "drain")
     assert other is not None
     assert other.id == "evt_m_1_1"
 
@@ -106,7 +106,7 @@ def test_a_retry_waits_for_its_delay_and_keeps_its_id(bench: Bench) -> None:
     first = bench.take()
     assert bench.settle(first, "retry", 5_000) == "waiting"
     assert 0 < bench.due_in_ms(first.id) <= 5_000
-    assert bench.outbox.claim(RECEIVER) is None
+    assert bench.outbox.claim(RECEIVER, "drain") is None
     assert bench.redis.zscore("lh:receivers", RECEIVER) == bench.redis.zscore(
         f"lh:receiver:{RECEIVER}", first.id
     )
@@ -121,7 +121,7 @@ def test_what_was_taken_and_never_settled_becomes_due_again(bench: Bench) -> Non
     lost = bench.take()
     wait_ms = bench.due_in_ms(lost.id)
     assert 2 * bench.settings.webhook_timeout_ms < wait_ms <= 3 * bench.settings.webhook_timeout_ms
-    bench.outbox.claim(RECEIVER)
+    bench.outbox.claim(RECEIVER, "drain")
     assert bench.redis.zscore("lh:receivers", RECEIVER) is not None, "the reaper will ring again"
     bench.make_due(lost.id)
     again = bench.take()
@@ -193,3 +193,18 @@ def test_a_receiver_that_is_gone_hears_nothing_more_of_the_job(bench: Bench) -> 
     assert bench.finish() == (True, "")
     assert len(bench.written()) == 2
     assert bench.take().id == "evt_k_1_1", "another job is another matter"
+
+
+def test_one_drain_at_a_time_serves_a_receiver(bench: Bench) -> None:
+    bench.planned("k", webhook_url=HOOK)
+    for job_id in "jk":
+        bench.store.announce(job_id, "{}")
+    first = bench.outbox.claim(RECEIVER, "one")
+    assert first is not None
+    assert bench.outbox.claim(RECEIVER, "two") is None, "a slow receiver must not take every thread"
+    bench.outbox.settle(first, "delivered", Attempt(0, 200, 1))
+    assert bench.outbox.claim(RECEIVER, "one") is not None
+    bench.redis.delete(f"lh:drain:{RECEIVER}")
+    assert bench.outbox.claim(RECEIVER, "two") is None, "the other delivery is being sent"
+    bench.age(f"lh:receiver:{RECEIVER}", bench.redis.zrange(f"lh:receiver:{RECEIVER}", 0, 0)[0])
+    assert bench.outbox.claim(RECEIVER, "two") is not None, "a drain that died is taken over"

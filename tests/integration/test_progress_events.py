@@ -149,6 +149,6 @@ def test_what_is_being_sent_is_overtaken_only_when_that_has_failed(
     else:
         bench.transcribe(1)
     assert bench.outbox.state(sending.id) == "sending"
-    assert bench.outbox.claim(RECEIVER) is None, "what is newer waits for it"
+    assert bench.outbox.claim(RECEIVER, "drain") is None, "what is newer waits for it"
     assert bench.settle(sending, outcome, 5_000) == state
     assert bench.drain() == ["transcription_failed" if end else "progress 2 of None"]

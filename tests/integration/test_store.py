@@ -183,7 +183,6 @@ def test_chunks_and_results_come_in_order(bench: Bench) -> None:
     assert bench.store.chunk("j", 3) == Chunk(3, 3000, 4000, "digest-3", "blob-3")
     assert [result.index for result in bench.store.results("j")] == [0, 2, 11]
     assert bench.store.result("j", 2) == ChunkResult(2, (Segment("a", 0, 9),), "he", 9)
-    assert bench.store.chunk_counts("j") == (3, 1, 12)
     assert bench.store.dead("j") == {3: "not_media: unreadable"}
     assert bench.store.workers("j") == ["worker-1"]
 

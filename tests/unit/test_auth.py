@@ -15,7 +15,7 @@ KEYS = {"k-1": "first", "מפתח": "second", "two words": "fourth"}
         ("bearer k-1", "first"),
         ("BEARER   k-1", "first"),
         ("  Bearer k-1  ", "first"),
-        ("Bearer מפתח", "second"),
+        ("Bearer מפתח".encode().decode("latin-1"), "second"),
         ("Bearer two words", "fourth"),
         ("two words", "fourth"),
         (None, None),

@@ -38,8 +38,9 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "max_run_bytes": ("7", 7),
     "max_runsync_bytes": ("7", 7),
     "handler_concurrency": ("7", 7),
-    "lease_ms": ("7", 7),
+    "lease_ms": ("70000", 70_000),
     "heartbeat_ms": ("7", 7),
+    "min_source_bytes_per_s": ("7", 7),
     "stall_ms": ("7", 7),
     "dispatch_ms": ("7", 7),
     "reap_ms": ("7", 7),
@@ -121,6 +122,9 @@ def test_an_unknown_name_is_told_with_the_nearest(name: str, message: str) -> No
         ("LONGHAND_CUT_SEARCH_MS", "-1", "greater than or equal to 0"),
         ("LONGHAND_CHUNK_MS", "9999", "greater than or equal to 10000"),
         ("LONGHAND_LEASE_MS", "0", "greater than or equal to 1"),
+        ("WEBHOOK_SECRET", "whsec_!!", "after whsec_ there must be a key in base64"),
+        ("WEBHOOK_SECRET", "whsec_", "after whsec_ there must be a key in base64"),
+        ("LONGHAND_DEVICE", "gpu", "'cuda'"),
         ("REDIS_URL", "unix:///run/redis.sock", "match pattern"),
         ("REDIS_URL", "redis://r/zero", "match pattern"),
         ("LONGHAND_BATCH_SIZE", "0", "greater than or equal to 1"),
@@ -188,3 +192,8 @@ def test_blobs_live_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> 
     assert Settings(data_dir=tmp_path).blobs == f"file://{tmp_path.resolve() / 'blobs'}"
     assert Settings(data_dir=tmp_path, blob_url="s3://b").blobs == "s3://b"
     assert Settings(data_dir=Path("~/x")).data_path == Path.home() / "x"
+
+
+def test_heartbeats_that_come_too_late_for_their_lease_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="at most half of LONGHAND_LEASE_MS"):
+        Settings.from_env({"LONGHAND_LEASE_MS": "1000", "LONGHAND_HEARTBEAT_MS": "501"})

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.errors import AddressRefused, InvalidInput, LonghandError, UnsupportedScheme
-from tasks.guard import check_url
+from tasks.guard import check_url, origin
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,18 @@ def test_the_usual_ports_pass(scheme: str, port: str) -> None:
 
 def test_any_port_passes_where_private_addresses_do() -> None:
     check_url("http://127.0.0.1:6379/", allow_private=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "receiver"),
+    [
+        ("https://Hooks.Test/a?x=1", "https://hooks.test"),
+        ("https://hooks.test:443/b", "https://hooks.test"),
+        ("https://hooks.test:8443/b", "https://hooks.test:8443"),
+        ("http://hooks.test/b", "http://hooks.test"),
+        ("https://hooks.test\\／a", "https://hooks.test"),
+    ],
+)
+def test_deliveries_to_one_scheme_host_and_port_are_one_receivers(url: str, receiver: str) -> None:
+    check_url(url, allow_private=False)
+    assert origin(url) == receiver

@@ -1,0 +1,35 @@
+"""Folders for downloads in progress, removed with their process even where it was killed."""
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = "lock"
+
+
+@contextmanager
+def scratch_folder(root: Path, name: str) -> Iterator[Path]:
+    """A new folder under `root`, locked while it is in use; folders that nobody holds are removed first."""
+    root.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(root)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """The lock of a process that was killed is free. A folder without one has only just been made."""
+    for folder in root.iterdir():
+        try:
+            with (folder / LOCK).open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue
