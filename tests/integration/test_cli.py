@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from dispatcher.cli import MAX_FILE, main
 from tasks.formats import FORMATS
-from tests.conftest import KEY, Eventually, Receiver, Stack
+from tests.conftest import KEY, Eventually, Receiver, Stack, write_recording
 
 Longhand = Callable[..., Result]
 
@@ -108,7 +108,7 @@ def test_status_cancel_and_jobs(
     assert json.loads(longhand("status", job_id).stdout)["status"] == "CANCELLED"
     failed(longhand("result", job_id), f"job {job_id} is CANCELLED")
     (line,) = longhand("jobs", "--limit", "1").stdout.splitlines()
-    assert line.split()[:2] == [job_id, "CANCELLED"]
+    assert line.split()[1:3] == [job_id, "CANCELLED"]
     assert "cli-canceled" in line
 
 
@@ -137,7 +137,7 @@ def test_a_file_too_large_to_send_along(longhand: Longhand, tmp_path: Path) -> N
     with (tmp_path / "large.wav").open("wb") as file:
         file.truncate(MAX_FILE + 1)
     done = longhand("transcribe", str(tmp_path / "large.wav"))
-    failed(done, "large.wav is larger than 7 MiB")
+    failed(done, "large.wav is larger than 11 MiB")
     assert "internal_error" not in done.stderr
 
 
@@ -159,7 +159,7 @@ def test_a_wrong_key(longhand: Longhand) -> None:
 
 def test_an_api_that_is_not_there(longhand: Longhand) -> None:
     done = longhand("jobs", LONGHAND_API_URL="http://127.0.0.1:9/v2/longhand")
-    failed(done, "api_error: no answer from http://127.0.0.1:9/v2/longhand")
+    failed(done, "api_error: no answer of Longhand at http://127.0.0.1:9/v2/longhand")
 
 
 def test_a_setting_that_is_wrong(longhand: Longhand) -> None:
@@ -182,3 +182,26 @@ def test_help_a_person_can_learn_from(longhand: Longhand, command: str | None) -
 
 def test_the_commands_are_those_that_are_documented() -> None:
     assert set(main.commands) == {"up", "transcribe", "status", "result", "cancel", "jobs"}
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_submitted(
+    longhand: Longhand, receiver: Receiver, tmp_path: Path
+) -> None:
+    write_recording(receiver.folder / "unwritten.wav", 11)
+    done = longhand(
+        "transcribe", f"{receiver.url}/unwritten.wav", "--output", str(tmp_path / "none" / "a.txt")
+    )
+    failed(done, "there is no folder")
+    assert "job " not in done.stderr
+
+
+def test_what_was_cut_off_is_told(longhand: Longhand, receiver: Receiver) -> None:
+    whole = receiver.folder / "cut.wav"
+    write_recording(whole, 31)
+    whole.write_bytes(whole.read_bytes()[:500_000])
+    done = longhand("transcribe", f"{receiver.url}/cut.wav", "--format", "json")
+    assert done.exit_code == 0
+    assert "warning: truncated" in done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["duration"] == pytest.approx(500_000 / 32_000, abs=0.1)
+    assert [warning for warning in shown["warnings"] if warning.startswith("truncated")]
