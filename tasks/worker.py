@@ -21,6 +21,7 @@ from tasks.leases import Leases
 from tasks.logs import start_logging
 from tasks.scripts import Patience, connect
 from tasks.settings import Settings, refuse_telemetry
+from tasks.store import Store
 
 # Role -> stages it runs, pool, processes or threads at least.
 ROLES = {
@@ -81,7 +82,8 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     celery_app = app.create_app(settings)
     celery_app.conf.longhand_role = role
     parent = context.build(settings, celery_app)
-    for warning in parent.store.check_server():
+    # With a client's patience: a wrong address or password is told at once.
+    for warning in Store(connect(settings.state_url), settings).check_server():
         log.warning("redis_warning", warning=warning)
     if role == "transcribe" and settings.engine == Settings.model_fields["engine"].default:
         models.resolve(model_names.model_of("", settings), settings.model_dir, allow_path=True)
