@@ -12,7 +12,8 @@ from demo.server import Site, serve
 from demo.wer import word_error_rate
 from dispatcher.cli import follow
 from dispatcher.client import Client, transcript_of
-from dispatcher.local import Machine, Plan, end_on_signals
+from dispatcher.local import Machine, Plan
+from dispatcher.processes import end_on_signals
 from tasks.errors import LonghandError
 from tasks.model_names import model_of
 from tasks.scripts import connect

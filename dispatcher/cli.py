@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from dispatcher.client import TERMINAL, Client, transcript_of
-from dispatcher.local import Machine, Plan, end_on_signals
+from dispatcher.local import Machine, Plan
+from dispatcher.processes import end_on_signals
 from tasks.errors import InvalidInput, LonghandError
 from tasks.events import rfc3339
 from tasks.formats import FORMATS

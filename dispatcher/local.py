@@ -1,19 +1,14 @@
 """Everything on one machine, as `longhand up` runs it: Redis, API, workers and Flower, each kept alive."""
 
-import ctypes
-import functools
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NoReturn
+from dataclasses import dataclass
 
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from dispatcher.processes import Process, end_all, ignore_signals
 from tasks.errors import ConfigurationError, LonghandError
 from tasks.scripts import connect
 from tasks.settings import Settings, child_environment
@@ -21,13 +16,8 @@ from tasks.store import Store
 
 LOOPBACK = "127.0.0.1"
 TICK_S = 0.2
-PR_SET_PDEATHSIG = 1
-# A process that dies again within this time is started after ever longer waits.
-STEADY_S = 10.0
 GRACE_S = 8.0
 REDIS_LOST_S = 10.0
-INTERRUPT_S = 2.0
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 class StartFailed(LonghandError):
@@ -40,60 +30,6 @@ class RedisLost(LonghandError):
     """Redis is gone."""
 
     code = "redis_lost"
-
-
-@dataclass(slots=True)
-class Process:
-    """One process, started again whenever it ends, with its log in a file."""
-
-    name: str
-    argv: list[str]
-    env: dict[str, str]
-    log: Path
-    started_s: float = 0.0
-    # What it gets where its parent is killed outright: a worker would wait for a Redis that goes too.
-    on_orphaned: signal.Signals = signal.SIGKILL
-    failures: int = 0
-    due_s: float | None = None
-    popen: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-
-    def start(self, now_s: float) -> None:
-        with self.log.open("ab") as output:
-            # A session of its own: Ctrl-C reaches only the parent, which ends the others in order.
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", *self.argv],
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=functools.partial(  # noqa: PLW1509  this process has one thread
-                    _end_with_parent, self.on_orphaned
-                ),
-            )
-        self.started_s = now_s
-
-    @property
-    def ended(self) -> bool:
-        return self.popen is not None and self.popen.poll() is not None
-
-    def revive(self, now_s: float) -> bool:
-        """Start it again if it has ended and its turn has come; True where this call did."""
-        if not self.ended:
-            return False
-        if self.due_s is None:
-            quick = now_s - self.started_s < STEADY_S
-            self.failures = self.failures + 1 if quick else 0
-            self.due_s = now_s + min(0.1 * 2.0**self.failures, 10.0)
-        if now_s < self.due_s:
-            return False
-        self.due_s = None
-        self.start(now_s)
-        return True
-
-    def last_lines(self, count: int = 5) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join(lines[-count:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +64,6 @@ class Machine:
         self._processes: list[Process] = []
         self._redis: Process | None = None
         self._grace_s = GRACE_S
-        self._seen_redis_s = time.monotonic()
 
     @property
     def url(self) -> str:
@@ -163,13 +98,13 @@ class Machine:
     def watch(self, say: Callable[[str], None]) -> None:
         """Keep everything alive; returns never. Raises RedisLost."""
         client = connect(self.settings.state_url)
-        self._seen_redis_s = time.monotonic()
+        seen_s = time.monotonic()
         while True:
             self.tick(say)
             now_s = time.monotonic()
             if _answers(client.ping):
-                self._seen_redis_s = now_s
-            elif now_s - self._seen_redis_s > REDIS_LOST_S:
+                seen_s = now_s
+            elif now_s - seen_s > REDIS_LOST_S:
                 raise self._lost(f"Redis at {_without_password(self.redis_url)}")
             time.sleep(TICK_S)
 
@@ -183,12 +118,10 @@ class Machine:
 
     def stop(self) -> None:
         """End every process: politely, then by force; Redis last. Further signals do not cut this short."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number in ENDING_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        _end([process for process in self._processes if process.popen], self._grace_s)
-        if self._redis and self._redis.popen:
-            _end([self._redis], GRACE_S)
+        ignore_signals()
+        end_all(self._processes, self._grace_s)
+        if self._redis:
+            end_all([self._redis], GRACE_S)
 
     def pids(self) -> dict[str, int]:
         """Process ids by name, of what is running now."""
@@ -233,23 +166,6 @@ class Machine:
             time.sleep(TICK_S)
 
 
-def end_on_signals() -> None:
-    """Let SIGINT and SIGTERM raise KeyboardInterrupt, until Machine.stop()."""
-    for number in ENDING_SIGNALS:
-        signal.signal(number, _interrupt)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    # Python drops what is raised inside a finaliser; so it is raised again, by SIGALRM, until it is heard.
-    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_S)
-    raise KeyboardInterrupt
-
-
-def _end_with_parent(number: signal.Signals) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-
-
 def port_of(host: str, port: int) -> int:
     """The port, or a free one for 0. Raises StartFailed where nothing can listen on it."""
     try:
@@ -283,19 +199,6 @@ def _listens(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _end(processes: list[Process], grace_s: float) -> None:
-    running = [process.popen for process in processes if process.popen]
-    for popen in running:
-        popen.terminate()
-    deadline_s = time.monotonic() + grace_s
-    for popen in running:
-        try:
-            popen.wait(max(0.0, deadline_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            popen.kill()
-            popen.wait()
 
 
 def _without_password(url: str) -> str:

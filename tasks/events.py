@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from tasks.errors import ConfigurationError, LonghandError
+from tasks.settings import signing_key
 from tasks.transcript import Transcript
-
-KEY_PREFIX = "whsec_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +140,7 @@ def _seed_signature(secret: str, body: bytes) -> str:
 
 
 def _key(secret: str) -> bytes:
-    if not secret.startswith(KEY_PREFIX):
-        return secret.encode()
-    encoded = secret.removeprefix(KEY_PREFIX)
-    # Strict: base64 that is read leniently would sign with another key than the receiver's.
     try:
-        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except ValueError:
-        key = b""
-    if not key:
-        raise ConfigurationError(f"WEBHOOK_SECRET: after {KEY_PREFIX} there must be a key in base64")
-    return key
+        return signing_key(secret)
+    except ValueError as error:
+        raise ConfigurationError(f"WEBHOOK_SECRET: {error}") from error

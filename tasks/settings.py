@@ -1,7 +1,6 @@
 """All settings: one frozen object, read from the environment once, passed in everywhere else."""
 
 import base64
-import binascii
 import difflib
 import os
 from collections.abc import Mapping
@@ -53,16 +52,25 @@ def _keys(value: object) -> object:
     return keys
 
 
+def signing_key(secret: str) -> bytes:
+    """The key of a webhook secret: base64 after `whsec_`, else the text itself.
+
+    Raises ValueError for base64 that is none: read leniently, it would sign with another key.
+    """
+    encoded = secret.removeprefix(SECRET_PREFIX)
+    if encoded == secret:
+        return secret.encode()
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ValueError(f"after {SECRET_PREFIX} there must be a key in base64")
+    return key
+
+
 def _secret(value: str) -> str:
-    """A `whsec_` secret holds its key in base64; read leniently, it would sign with another key."""
-    encoded = value.removeprefix(SECRET_PREFIX)
-    if encoded != value:
-        try:
-            key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-        except binascii.Error:
-            key = b""
-        if not key:
-            raise ValueError(f"after {SECRET_PREFIX} there must be a key in base64")
+    signing_key(value)
     return value
 
 
