@@ -102,6 +102,10 @@ class Settings(BaseModel):
     # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
     api_keys: ApiKeys = Field(default_factory=dict)
     allow_private_addresses: bool = False
+    # Let Redis, the API and Flower be reached from other machines without a password that is hard to guess.
+    allow_weak_passwords: bool = False
+    # "user:password" of Flower.
+    flower_login: str = ""
 
     data_dir: Path = Path("~/.longhand")
     # fsspec URL of the audio blobs; empty: a folder in data_dir.
@@ -142,6 +146,8 @@ class Settings(BaseModel):
     # A task message not claimed for so long counts as lost and is sent again.
     dispatch_ms: PositiveMilliseconds = 120_000
     reap_ms: PositiveMilliseconds = 1_000
+    # What a worker may still take for the work in hand once it is told to end (where SIGTERM means that).
+    soft_shutdown_ms: Milliseconds = 15_000
     max_attempts: int = Field(3, ge=1)
     # The wait before another attempt of a stage that failed.
     attempt_delay_ms: Milliseconds = 2_000
@@ -181,6 +187,11 @@ class Settings(BaseModel):
     @property
     def data_path(self) -> Path:
         return self.data_dir.expanduser().resolve()
+
+    @property
+    def scratch_path(self) -> Path:
+        """Where downloads in progress are."""
+        return self.data_path / "tmp"
 
     @property
     def state_url(self) -> str:

@@ -3,6 +3,7 @@
 Leases on work are in leases.py, deliveries in outbox.py; these three are all that know a key.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from tasks.chunks import Chunk
 from tasks.endings import Ending
 from tasks.errors import ConfigurationError
+from tasks.exposure import refuse_weak_redis
 from tasks.job import Job, NewJob, Status
 from tasks.scripts import Scripts, pack, text
 from tasks.settings import Settings
@@ -21,6 +23,7 @@ from tasks.transcript import ChunkResult, result_from_bytes
 
 WAKE_CHANNEL = "lh:wake"
 READERS_PAGE = 200
+OLDEST = "6.2"
 # Less than the patience of an HTTP client's connection to Redis.
 DISK_MS = 2_500
 
@@ -51,15 +54,22 @@ class Store:
 
     def check_server(self) -> list[str]:
         """Warnings about this Redis; raises ConfigurationError where it could lose an accepted job."""
+        refuse_weak_redis(self._settings)
         try:
             self._redis.ping()
         except RedisError as error:
+            if "HELLO" in str(error):  # the first word of redis-py, which servers before 6.0 do not know
+                refuse_old("5 or older")
             raise ConfigurationError(f"Redis cannot be used: {error}") from error
         try:
+            refuse_old(text(self._redis.info("server")["redis_version"]))
             policy = text(self._redis.config_get("maxmemory-policy").get("maxmemory-policy", ""))
             on_disk = text(self._redis.config_get("appendonly").get("appendonly", ""))
         except ResponseError:
-            return ["Redis forbids CONFIG GET: make sure that it runs with noeviction and appendonly yes"]
+            return [
+                f"Redis forbids INFO or CONFIG GET: make sure that it is {OLDEST} or newer and runs with "
+                "noeviction and appendonly yes"
+            ]
         if policy != "noeviction":
             raise ConfigurationError(
                 f"Redis has maxmemory-policy {policy}, which deletes queued jobs silently: set noeviction"
@@ -200,10 +210,26 @@ class Store:
             live, busy = pipe.zcard(f"lh:leases:{stage}").execute()
         return live, busy
 
+    def slot_names(self, stage: str) -> set[str]:
+        """The worker processes that are ready for a stage."""
+        return {
+            text(name)
+            for name in self._redis.zrange(f"lh:slots:{stage}", self.now_ms(), "+inf", byscore=True)
+        }
+
     def now_ms(self) -> int:
         """Redis' clock, the only one that stamps anything."""
         seconds, micros = self._redis.time()
         return int(seconds * 1000 + micros // 1000)
+
+
+def refuse_old(version: str) -> None:
+    """Raise ConfigurationError for a server without the commands that our scripts use."""
+    found, oldest = (tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (version, OLDEST))
+    if found < oldest:
+        raise ConfigurationError(
+            f"Redis {version} is too old: use {OLDEST} or newer; 7.2 or newer also has accepted jobs on disk"
+        )
 
 
 def _events(entries: list[Any]) -> Iterator[Event]:

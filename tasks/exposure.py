@@ -1,0 +1,65 @@
+"""What other machines can reach has a password that is hard to guess, unless the operator says otherwise."""
+
+import ipaddress
+
+from redis.connection import parse_url
+
+from tasks.errors import ConfigurationError
+from tasks.settings import Settings
+
+MIN_CHARS = 16
+# "aaaaaaaaaaaaaaaa" is long, too.
+MIN_DISTINCT = 6
+RULE = f"at least {MIN_CHARS} characters, {MIN_DISTINCT} of them different"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on, or is reached at, `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_weak(password: str) -> bool:
+    return len(password) < MIN_CHARS or len(set(password)) < MIN_DISTINCT
+
+
+def refuse_weak_redis(settings: Settings) -> None:
+    """Raise ConfigurationError for a Redis on another machine without a password, or with a weak one."""
+    parts = parse_url(settings.redis_url)  # type: ignore[no-untyped-call]
+    host, password = parts["host"], parts.get("password") or ""
+    if settings.allow_weak_passwords or is_loopback(host) or not is_weak(password):
+        return
+    fault = "a weak password" if password else "no password"
+    raise ConfigurationError(
+        f"REDIS_URL has {fault} for {host}: set requirepass of Redis to {RULE}, "
+        "and write it as redis://:PASSWORD@HOST:PORT/0"
+    )
+
+
+def refuse_weak_keys(settings: Settings, host: str) -> None:
+    """Raise ConfigurationError for an API that listens on `host` for other machines without strong keys."""
+    if settings.allow_weak_passwords or is_loopback(host):
+        return
+    if not settings.api_keys:
+        raise ConfigurationError(
+            f"the API listens on {host} and anybody could submit: set LONGHAND_API_KEYS to name:key, "
+            f"the key {RULE}"
+        )
+    weak = [name for key, name in settings.api_keys.items() if is_weak(key)]
+    if weak:
+        raise ConfigurationError(f"LONGHAND_API_KEYS has a weak key for {weak[0]}: use {RULE}")
+
+
+def refuse_weak_login(settings: Settings, host: str) -> None:
+    """Raise ConfigurationError for a Flower that listens on `host` for other machines without a login."""
+    if settings.allow_weak_passwords or is_loopback(host):
+        return
+    user, _, password = settings.flower_login.partition(":")
+    if not user or is_weak(password):
+        raise ConfigurationError(
+            f"Flower listens on {host}: set LONGHAND_FLOWER_LOGIN to user:password, the password {RULE}"
+        )
