@@ -17,6 +17,7 @@ from starlette.responses import Response
 from dispatcher import problems, routes
 from dispatcher.service import Service
 from tasks.errors import BlobStoreFailed, LonghandError
+from tasks.exposure import refuse_weak_keys
 from tasks.logs import start_logging
 from tasks.settings import Settings
 
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Longhand", lifespan=lifespan)
     app.state.service = service
     app.include_router(routes.router)
+    app.include_router(routes.probes)
     app.add_exception_handler(problems.Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -83,9 +85,9 @@ def main() -> None:
     start_logging()
     try:
         settings = Settings.from_env()
+        refuse_weak_keys(settings, options.host)
         app = create_app(settings)
-        for warning in app.state.service.store.check_server():
-            log.warning("redis_warning", warning=warning)
+        app.state.service.check()
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
     uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)

@@ -150,8 +150,7 @@ def main() -> None:
     try:
         settings = Settings.from_env()
         service = Service.build(settings)
-        for warning in service.store.check_server():
-            log.warning("redis_warning", warning=warning)
+        service.check()
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
     handler = Handler(service)

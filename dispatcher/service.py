@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import structlog
+
 from dispatcher.readers import Readers
 from dispatcher.submit import Submitter
 from dispatcher.wakeups import Wakeups
@@ -16,6 +18,8 @@ from tasks.store import Store
 
 ENDPOINT = "longhand"
 
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -24,6 +28,7 @@ class Service:
     settings: Settings
     store: Store
     outbox: Outbox
+    blobs: Blobs
     submitter: Submitter
     wakeups: Wakeups
     readers: Readers
@@ -32,16 +37,24 @@ class Service:
     @staticmethod
     def build(settings: Settings) -> "Service":
         client = connect(settings.state_url)
+        blobs = Blobs(settings.blobs)
         store = Store(client, settings)
         bells = Doorbells(create_app(settings), Leases(client, settings))
         return Service(
             settings,
             store,
             Outbox(client, settings),
-            Submitter(settings, store, bells, Blobs(settings.blobs)),
+            blobs,
+            Submitter(settings, store, bells, blobs),
             Wakeups(settings.state_url),
             Readers(),
         )
+
+    def check(self) -> None:
+        """Log warnings about Redis; raises ConfigurationError where jobs could not be accepted."""
+        for warning in self.store.check_server():
+            log.warning("redis_warning", warning=warning)
+        self.blobs.check()
 
     def counts(self, endpoint: str) -> tuple[dict[Status, int], tuple[int, int]]:
         """Jobs by status; live transcription slots and how many of them are busy."""

@@ -1,33 +1,72 @@
 """Audio blobs behind fsspec: a folder by default, S3 and others for a cluster without a shared disk."""
 
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+from botocore.exceptions import BotoCoreError
+
+from tasks.errors import ConfigurationError
+
+
+@contextlib.contextmanager
+def _told_as_os_error() -> Iterator[None]:
+    """s3fs lets through what botocore raises before it has an answer: no credentials, no connection."""
+    try:
+        yield
+    except BotoCoreError as error:
+        raise OSError(str(error)) from error
 
 
 class Blobs:
     """Blobs by name, `<job>/<name>`. Methods raise OSError where the store fails."""
 
     def __init__(self, url: str) -> None:
-        self._fs, self._root = fsspec.url_to_fs(url, auto_mkdir=True)
+        """Raises ConfigurationError for a URL that names no store."""
+        # Only a folder's file system knows the option, and others refuse it.
+        options = {"auto_mkdir": True} if url.startswith("file:") else {}
+        try:
+            self._fs, self._root = fsspec.url_to_fs(url, **options)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(f"LONGHAND_BLOB_URL: {error}") from error
 
+    @_told_as_os_error()
     def put(self, name: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(name), data)
 
+    @_told_as_os_error()
     def get(self, name: str) -> bytes:
         return bytes(self._fs.cat_file(self._path(name)))
 
+    @_told_as_os_error()
     def download(self, name: str, target: Path) -> None:
         self._fs.get_file(self._path(name), str(target))
 
+    @_told_as_os_error()
     def delete(self, name: str) -> None:
         self._fs.rm_file(self._path(name))
 
+    @_told_as_os_error()
     def delete_job(self, job_id: str) -> None:
         """Delete every blob of a job; none is fine."""
         folder = self._path(job_id)
         if self._fs.exists(folder):
             self._fs.rm(folder, recursive=True)
+
+    def check(self) -> None:
+        """Write a blob and delete it; raises ConfigurationError where that fails."""
+        name = f"check-{uuid.uuid4().hex}"
+        try:
+            self.put(name, b"")
+            self.delete(name)
+        except OSError as error:
+            raise ConfigurationError(
+                f"audio cannot be kept in {self._fs.unstrip_protocol(self._root)} ({error}): "
+                f"let user {os.getuid()} write there, or set LONGHAND_BLOB_URL"
+            ) from error
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

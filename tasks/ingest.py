@@ -27,7 +27,7 @@ def ingest_recording(context: Context, request: Request, lease: Lease, heartbeat
     Raises the errors of fetch() and cut(), SourceChanged, and LeaseLost where another attempt took over.
     """
     settings = context.settings
-    with scratch_folder(settings.data_path / "tmp", lease.job_id) as folder:
+    with scratch_folder(settings.scratch_path, lease.job_id) as folder:
         source = folder / "source"
         _bring(context, request.url, source, heartbeat)
         cutting = cut(

@@ -1,11 +1,14 @@
 """Folders for downloads in progress, removed with their process even where it was killed."""
 
 import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tasks.errors import ConfigurationError
 
 LOCK = "lock"
 
@@ -22,6 +25,18 @@ def scratch_folder(root: Path, name: str) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def check(root: Path) -> None:
+    """Raise ConfigurationError where no folder can be made under `root`."""
+    try:
+        with scratch_folder(root, "check"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"downloads cannot be kept in {root} ({error}): let user {os.getuid()} write there, "
+            "or set LONGHAND_DATA_DIR"
+        ) from error
 
 
 def _remove_abandoned(root: Path) -> None:

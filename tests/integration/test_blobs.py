@@ -1,0 +1,89 @@
+"""Blob stores: a folder, and a real S3 server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tasks.blobs import Blobs
+from tasks.errors import ConfigurationError
+
+BUCKET = "s3://recordings/audio"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an S3 server with an empty bucket, which this process's environment names."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.filesystem("s3", skip_instance_cache=True).makedirs("recordings", exist_ok=True)
+    yield f"http://{host}:{port}"
+    fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    if request.param == "folder":
+        return Blobs(f"file://{tmp_path}/store")
+    request.getfixturevalue("s3")
+    return Blobs(BUCKET)
+
+
+def test_what_is_put_is_there_until_it_is_deleted(blobs: Blobs, tmp_path: Path) -> None:
+    blobs.check()
+    blobs.put("j/a", b"one")
+    blobs.put("j/b", b"two")
+    blobs.put("k/a", b"three")
+    assert blobs.get("j/a") == b"one"
+    blobs.download("j/b", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"two"
+    blobs.delete("j/a")
+    with pytest.raises(OSError, match="j/a"):
+        blobs.get("j/a")
+    blobs.delete_job("j")
+    blobs.delete_job("j")
+    with pytest.raises(OSError, match="j/b"):
+        blobs.get("j/b")
+    assert blobs.get("k/a") == b"three"
+
+
+def test_the_check_leaves_nothing(tmp_path: Path) -> None:
+    Blobs(f"file://{tmp_path}/store").check()
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["nosuch://store", "abfs://needs-a-package/x"])
+def test_a_url_that_names_no_store_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="LONGHAND_BLOB_URL"):
+        Blobs(url)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file is in the way")
+    with pytest.raises(ConfigurationError, match=rf"{tmp_path}/store.*let user \d+ write there"):
+        Blobs(f"file://{tmp_path}/store").check()
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_is_none_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="s3://other-bucket/x"):
+        Blobs("s3://other-bucket/x").check()
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_s3_without_credentials_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    # Else the machine's own files and metadata service are asked.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "none")
+    with pytest.raises(ConfigurationError, match="credentials"):
+        Blobs(BUCKET).check()
