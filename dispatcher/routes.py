@@ -20,6 +20,8 @@ from dispatcher.views import STREAM_OPEN, STREAM_OVER, Item, platform_status, st
 from tasks.job import Job, Status
 
 router = APIRouter(prefix="/v2/{endpoint_id}")
+# For load balancers and container engines, without a key.
+probes = APIRouter()
 
 # Below the 10 s after which runpod's Python client gives up a read, and repeats it.
 STREAM_HOLD_MS = 5_000
@@ -142,6 +144,14 @@ async def health(service: Caller, endpoint_id: str) -> JSONResponse:
             },
         }
     )
+
+
+@probes.get("/ping")
+async def ping(request: Request) -> JSONResponse:
+    """Whether this process and Redis answer; 503 where Redis does not."""
+    service: Service = request.app.state.service
+    await run_in_threadpool(service.store.now_ms)
+    return JSONResponse({"status": "ok"})
 
 
 @router.get("/jobs")

@@ -5,6 +5,7 @@ import functools
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from billiard import current_process
@@ -33,12 +34,15 @@ class Context:
     blobs: Blobs
     worker: str
 
-    def keep_slot(self, stage: str) -> None:
-        """Report this process as ready for a stage, for as long as it lives."""
+    def keep_slot(self, stage: str, run: Callable[[Callable[[], None]], object]) -> None:
+        """Report this process as ready for a stage, for as long as `run` runs what it is given."""
         while True:
-            with contextlib.suppress(RedisError):
-                self.leases.open_slot(stage, self.worker)
+            run(functools.partial(self._open_slot, stage))
             time.sleep(self.settings.lease_ms / 4000)
+
+    def _open_slot(self, stage: str) -> None:
+        with contextlib.suppress(RedisError):
+            self.leases.open_slot(stage, self.worker)
 
 
 def build(settings: Settings, app: Celery) -> Context:

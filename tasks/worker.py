@@ -4,31 +4,27 @@ Its parent reaps and never loads a model; its spawned children do. The parent fe
 a child's start is limited in time.
 """
 
-import argparse
 import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 
 import structlog
 from celery import current_app
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready
+from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
 
-from tasks import app, context, model_names, models, reaper
+from tasks import app, context, model_names, models, reaper, scratch
+from tasks.blobs import Blobs
 from tasks.errors import LonghandError
 from tasks.leases import Leases
 from tasks.logs import start_logging
+from tasks.roles import ROLES, command_line
 from tasks.scripts import Patience, connect
 from tasks.settings import Settings, refuse_telemetry
 from tasks.store import Store
-
-# Role -> stages it runs, pool, processes or threads at least.
-ROLES = {
-    "transcribe": ((app.TRANSCRIBE,), "prefork", 1),
-    "io": ((app.INGEST, app.ASSEMBLE), "prefork", 3),
-    "deliver": ((app.DELIVER,), "threads", 16),
-}
 
 log = structlog.get_logger()
 
@@ -47,9 +43,21 @@ def open_child(**_: object) -> None:
     if role == "transcribe":
         context.engine_of_process().preload(child.settings.model)
     elif context.child_index() == 0:
-        return  # one io process is kept for assembling, however many recordings come in
-    stage = "transcribe" if role == "transcribe" else "ingest"
-    threading.Thread(target=child.keep_slot, args=(stage,), name="slot", daemon=True).start()
+        return
+    _keep_slot(child, role, lambda work: work())
+
+
+@worker_ready.connect
+def open_threads(sender: Consumer, **_: object) -> None:
+    """A worker of threads is a slot while its pool runs what it is given."""
+    role = current_app.conf.longhand_role
+    if ROLES[role].pool == "threads":
+        _keep_slot(context.of_process(), role, sender.pool.apply_async)
+
+
+def _keep_slot(worker: context.Context, role: str, run: Callable[[Callable[[], None]], object]) -> None:
+    arguments = (ROLES[role].slot_stage, run)
+    threading.Thread(target=worker.keep_slot, args=arguments, name="slot", daemon=True).start()
 
 
 @worker_process_shutdown.connect
@@ -59,16 +67,13 @@ def close_child(**_: object) -> None:
     # A Redis that is gone must not hold up the end.
     leases = Leases(connect(child.settings.state_url, Patience(1, 0)), child.settings)
     with contextlib.suppress(RedisError):
-        for stage in ("transcribe", "ingest"):
-            leases.close_slot(stage, child.worker)
+        for role in ROLES.values():
+            leases.close_slot(role.slot_stage, child.worker)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Check the settings and Redis, then run the worker until it is told to end."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.worker", description=__doc__)
-    parser.add_argument("role", choices=ROLES)
-    parser.add_argument("--concurrency", type=int, default=0, help="processes (io, transcribe) or threads")
-    options = parser.parse_args(arguments)
+    options = command_line(__doc__).parse_args(arguments)
     refuse_telemetry()
     start_logging()
     try:
@@ -77,28 +82,36 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{error.code}: {error}")
 
 
-def run(settings: Settings, role: str, concurrency: int) -> None:
-    """Run one worker; raises ConfigurationError and UnknownModel before it takes any work."""
-    celery_app = app.create_app(settings)
-    celery_app.conf.longhand_role = role
-    parent = context.build(settings, celery_app)
+def check(settings: Settings, role: str) -> None:
+    """Log what is doubtful; raises ConfigurationError and UnknownModel for what cannot work."""
     # With a client's patience: a wrong address or password is told at once.
     for warning in Store(connect(settings.state_url), settings).check_server():
         log.warning("redis_warning", warning=warning)
+    # Every worker may be the one that reaps, and deletes audio.
+    Blobs(settings.blobs).check()
+    if role == "io":
+        scratch.check(settings.scratch_path)
     if role == "transcribe" and settings.engine == Settings.model_fields["engine"].default:
         models.resolve(model_names.model_of("", settings), settings.model_dir, allow_path=True)
     if role == "deliver" and not settings.webhook_secret:
         log.warning("webhooks_unsigned", warning="WEBHOOK_SECRET is not set: webhooks carry no signature")
-    stages, pool, least = ROLES[role]
+
+
+def run(settings: Settings, role: str, concurrency: int) -> None:
+    """Run one worker; raises what check() raises, before it takes any work."""
+    check(settings, role)
+    celery_app = app.create_app(settings)
+    celery_app.conf.longhand_role = role
+    parent = context.build(settings, celery_app)
     stop = threading.Event()
     threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()
     celery_app.worker_main(
         [
             "worker",
             f"--hostname={role}-{os.getpid()}@%h",
-            f"--queues={','.join(app.queue_of(stage) for stage in stages)}",
-            f"--pool={pool}",
-            f"--concurrency={max(concurrency, least)}",
+            f"--queues={','.join(app.queue_of(stage) for stage in ROLES[role].stages)}",
+            f"--pool={ROLES[role].pool}",
+            f"--concurrency={ROLES[role].concurrency(concurrency)}",
             "--loglevel=INFO",
             "--without-mingle",
             "--without-gossip",

@@ -2,7 +2,7 @@
 
 `slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1; `fail-once:1:FILE` fails on it until FILE
 exists; `hang:1:FILE` stops for ever on it until FILE exists; `die:1:FILE` kills its process likewise.
-FILE then holds the process's id.
+FILE then holds the process's id. The model `broken` cannot be loaded.
 """
 
 import hashlib
@@ -29,7 +29,8 @@ class FakeEngine:
         self.device_index = device_index
 
     def preload(self, model: str) -> None:
-        self.model = model
+        if model == "broken":
+            raise EngineFailed("the fake engine was told that its model is broken")
 
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         segments = []

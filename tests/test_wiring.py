@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.app import STAGES, create_app, queue_of
+from tasks.roles import ROLES
 from tasks.settings import Settings, variable
-from tasks.worker import ROLES
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"av", "ctranslate2", "faster_whisper", "huggingface_hub", "numpy", "onnxruntime", "torch"}
@@ -53,7 +53,7 @@ def test_every_stage_is_a_task_and_has_a_queue_and_a_worker() -> None:
     ours = {name for name in app.tasks if name.startswith("longhand.")}
     assert ours == set(STAGES)
     assert {queue.name for queue in app.conf.task_queues} == {queue_of(stage) for stage in STAGES}
-    served = [stage for stages, _, _ in ROLES.values() for stage in stages]
+    served = [stage for role in ROLES.values() for stage in role.stages]
     assert sorted(served) == sorted(STAGES)
     for stage in STAGES:
         assert app.conf.task_routes[stage] == {"queue": queue_of(stage)}

@@ -1,0 +1,96 @@
+"""`python -m tasks.health`: whether every process of the workers here can work, for a container engine.
+
+A worker's parent answers for children that cannot load a model, hang or die again and again. So it is not
+asked: each child reports as a slot in Redis once it can work, and this looks for the slots of every child.
+"""
+
+import argparse
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from tasks.errors import LonghandError
+from tasks.roles import ROLES, command_line
+from tasks.scripts import connect
+from tasks.settings import Settings
+from tasks.store import Store
+
+MODULE = "tasks.worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A worker's parent process, and its children, by process id."""
+
+    role: str
+    expected: int
+    pids: tuple[int, ...]
+
+
+def main() -> None:
+    """Exit 0 if all can work, else 1 with a sentence."""
+    argparse.ArgumentParser(prog="python -m tasks.health", description=__doc__).parse_args()
+    try:
+        settings = Settings.from_env()
+        store = Store(connect(settings.state_url), settings)
+        faults = list(look(store, list(running(Path("/proc"))), socket.gethostname()))
+    except LonghandError as error:
+        faults = [f"{error.code}: {error}"]
+    except RedisError as error:
+        faults = [f"Redis is away: {error}"]
+    if faults:
+        sys.exit("; ".join(faults))
+
+
+def look(store: Store, workers: list[Running], host: str) -> Iterator[str]:
+    """What is wrong, a sentence each. Raises redis.exceptions.RedisError."""
+    if not workers:
+        yield "no worker runs here"
+    for found in workers:
+        live = store.slot_names(ROLES[found.role].slot_stage)
+        able = sum(f"{host}-{pid}" in live for pid in found.pids)
+        if able < found.expected:
+            yield f"{found.role}: {able} of {found.expected} can work"
+
+
+def running(processes: Path) -> Iterator[Running]:
+    """The workers among the processes in a folder like /proc."""
+    parents = {int(entry.name): _parent_of(entry) for entry in processes.glob("[0-9]*")}
+    for pid in parents:
+        arguments = _arguments(processes / str(pid))
+        if arguments is None:
+            continue
+        options = command_line().parse_args(arguments)
+        role = ROLES[options.role]
+        expected = role.slots(role.concurrency(options.concurrency))
+        children = tuple(child for child, parent in parents.items() if parent == pid)
+        yield Running(options.role, expected, (pid, *children))
+
+
+def _parent_of(process: Path) -> int | None:
+    try:
+        lines = (process / "status").read_text().splitlines()
+    except OSError:
+        return None  # it has ended meanwhile
+    return next((int(line.split()[1]) for line in lines if line.startswith("PPid:")), None)
+
+
+def _arguments(process: Path) -> list[str] | None:
+    """A worker's arguments after the module's name; None for any other process."""
+    try:
+        line = (process / "cmdline").read_text().rstrip("\0").split("\0")
+    except OSError:
+        return None
+    # An init such as tini has the whole command line of its child.
+    python = Path(line[0]).name.startswith("python")
+    if not python or "-m" not in line or line[line.index("-m") + 1 :][:1] != [MODULE]:
+        return None
+    return line[line.index(MODULE) + 1 :]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""A worker is healthy when each of its children can work, not when its parent answers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from redis import Redis
+
+from tasks.health import Running, look, running
+from tasks.settings import Settings, child_environment
+from tasks.store import Store
+from tests.conftest import Eventually, Stack
+
+PROC = Path("/proc")
+ROOT = Path(__file__).parents[2]
+
+
+def workers_of(stack: Stack) -> dict[str, Running]:
+    """The stack's workers by role; other tests' are none of its business."""
+    parents = stack.machine.pids().values()
+    return {found.role: found for found in running(PROC) if found.pids[0] in parents}
+
+
+def faults(stack: Stack) -> list[str]:
+    return list(look(stack.store, list(workers_of(stack).values()), socket.gethostname()))
+
+
+def test_every_role_is_healthy(stack: Stack, eventually: Eventually) -> None:
+    eventually(lambda: faults(stack) == [], what="the health of all")
+    assert {role: found.expected for role, found in workers_of(stack).items()} == {
+        "transcribe": 2,
+        "io": 2,
+        "deliver": 1,
+    }
+
+
+def test_a_child_that_hangs_is_seen_though_its_parent_answers(stack: Stack, eventually: Eventually) -> None:
+    eventually(lambda: faults(stack) == [])
+    able = stack.store.slot_names("transcribe")
+    child = next(
+        pid for pid in workers_of(stack)["transcribe"].pids if f"{socket.gethostname()}-{pid}" in able
+    )
+    os.kill(child, signal.SIGSTOP)
+    try:
+        eventually(lambda: faults(stack) == ["transcribe: 1 of 2 can work"], what="the fault")
+    finally:
+        os.kill(child, signal.SIGCONT)
+    eventually(lambda: faults(stack) == [], what="recovery")
+
+
+def test_threads_that_hang_are_seen(stack: Stack, eventually: Eventually) -> None:
+    eventually(lambda: faults(stack) == [])
+    os.kill(stack.machine.pids()["deliver"], signal.SIGSTOP)
+    try:
+        eventually(lambda: faults(stack) == ["deliver: 0 of 1 can work"], what="the fault")
+    finally:
+        os.kill(stack.machine.pids()["deliver"], signal.SIGCONT)
+    eventually(lambda: faults(stack) == [], what="recovery")
+
+
+def test_a_child_whose_model_cannot_be_loaded_is_seen(
+    settings: Settings, redis: Redis, tmp_path: Path, eventually: Eventually
+) -> None:
+    settings = settings.model_copy(update={"engine": "tests.fake_engine:FakeEngine", "model": "broken"})
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.worker", "transcribe"],
+            env=child_environment(settings),
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        eventually(lambda: "its model is broken" in log.read_text(), 30, "the child's failure")
+        (found,) = [worker for worker in running(PROC) if worker.pids[0] == process.pid]
+        assert list(look(Store(redis, settings), [found], socket.gethostname())) == [
+            "transcribe: 0 of 1 can work"
+        ]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_where_no_worker_runs_nothing_is_healthy(stack: Stack) -> None:
+    assert list(look(stack.store, [], socket.gethostname())) == ["no worker runs here"]
+
+
+def test_the_command_tells_which_redis_is_away() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tasks.health"],
+        env={**os.environ, "REDIS_URL": "redis://127.0.0.1:9/0"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.strip()
+    assert "Traceback" not in ran.stderr
+
+
+def test_workers_are_found_by_what_they_were_started_with(tmp_path: Path) -> None:
+    def process(pid: int, parent: int, *line: str) -> None:
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "status").write_text(f"Name:\tx\nPPid:\t{parent}\n")
+        (tmp_path / str(pid) / "cmdline").write_text("".join(f"{word}\0" for word in line))
+
+    worker = ("-m", "tasks.worker")
+    process(1, 0, "tini", "--", "python", *worker, "io", "--concurrency", "5")
+    process(7, 1, "/opt/longhand/bin/python", *worker, "io", "--concurrency", "5")
+    process(8, 7, "python", "-c", "from billiard.spawn import spawn_main")
+    process(9, 1, "python3.11", "-X", "dev", *worker, "transcribe")
+    process(10, 9, "python", "-m")
+    process(11, 1)
+    process(12, 1, "python", "-m", "tasks.health")
+    (tmp_path / "13").mkdir()  # it has ended meanwhile
+    assert sorted(running(tmp_path), key=lambda found: found.pids) == [
+        Running("io", 4, (7, 8)),
+        Running("transcribe", 1, (9, 10)),
+    ]
