@@ -17,6 +17,7 @@ from tasks.store import Store
 LOOPBACK = "127.0.0.1"
 TICK_S = 0.2
 GRACE_S = 8.0
+HANDLER_GRACE_S = 600.0
 REDIS_LOST_S = 10.0
 
 
@@ -34,7 +35,10 @@ class RedisLost(LonghandError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. Port 0: a free one. `flower_port` None: no Flower. `redis_url` "": embedded."""
+    """What to run. Port 0: a free one. `flower_port` None: no Flower. `redis_url` "": embedded.
+
+    Without `log_files` every process logs to this one's stderr, as containers do.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -42,6 +46,7 @@ class Plan:
     redis_url: str = ""
     flower_port: int | None = None
     roles: tuple[str, ...] = ("api", "transcribe", "io", "deliver")
+    log_files: bool = True
 
 
 class Machine:
@@ -54,7 +59,7 @@ class Machine:
             self._logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"the data folder cannot be made: {error}") from error
-        self.port = port_of(plan.host, plan.port)
+        self.port = port_of(plan.host, plan.port) if "api" in plan.roles else 0
         self.flower_port = None if plan.flower_port is None else port_of(LOOPBACK, plan.flower_port)
         self._redis_port = 0 if plan.redis_url else port_of(LOOPBACK, 0)
         self.redis_url = plan.redis_url or f"redis://127.0.0.1:{self._redis_port}/0"
@@ -63,6 +68,7 @@ class Machine:
         self._env = {**child_environment(self.settings), "TMPDIR": str(self._logs)}
         self._processes: list[Process] = []
         self._redis: Process | None = None
+        self._handler: Process | None = None
         self._grace_s = GRACE_S
 
     @property
@@ -92,7 +98,13 @@ class Machine:
         store = Store(client, self.settings)
         if "transcribe" in self._plan.roles:
             self._until(deadline_s, "transcribe", lambda: _answers(lambda: store.slots("transcribe")[0] > 0))
-        self._until(deadline_s, "api", lambda: _listens(self._plan.host, self.port))
+        if "api" in self._plan.roles:
+            self._until(deadline_s, "api", lambda: _listens(self._plan.host, self.port))
+        if "handler" in self._plan.roles:
+            # Only now: the platform gives work to whoever asks for it.
+            self._handler = self._process("handler", "dispatcher.handler")
+            self._processes.append(self._handler)
+            self._handler.start(time.monotonic())
         client.close()
 
     def watch(self, say: Callable[[str], None]) -> None:
@@ -119,6 +131,9 @@ class Machine:
     def stop(self) -> None:
         """End every process: politely, then by force; Redis last. Further signals do not cut this short."""
         ignore_signals()
+        if self._handler:
+            # It finishes the job it has, and that needs all others.
+            end_all([self._handler], HANDLER_GRACE_S)
         end_all(self._processes, self._grace_s)
         if self._redis:
             end_all([self._redis], GRACE_S)
@@ -134,7 +149,8 @@ class Machine:
         return RedisLost(f"lost {redis}; stopping")
 
     def _process(self, name: str, *argv: str) -> Process:
-        return Process(name, list(argv), self._env, self._logs / f"{name}.log")
+        log = self._logs / f"{name}.log" if self._plan.log_files else None
+        return Process(name, list(argv), self._env, log)
 
     def _others(self) -> Iterator[Process]:
         """Everything but Redis."""
@@ -145,13 +161,11 @@ class Machine:
             "io": ("tasks.worker", "io"),
             "deliver": ("tasks.worker", "deliver"),
         }
-        for role in plan.roles:
-            yield self._process(role, *arguments[role])
+        for role, argv in arguments.items():
+            if role in plan.roles:
+                yield self._process(role, *argv)
         if self.flower_port:
-            flower = ("flower", "--address=127.0.0.1", f"--port={self.flower_port}", "--read-only")
-            process = self._process("flower", "celery", *flower)
-            process.env = {**self._env, "CELERY_BROKER_URL": self.redis_url}
-            yield process
+            yield self._process("flower", "dispatcher.dashboard", "--port", str(self.flower_port))
 
     def _until(self, deadline_s: float, name: str, ready: Callable[[], bool]) -> None:
         """Wait for one step of the start; fail at once where a process ends instead."""

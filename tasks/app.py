@@ -8,7 +8,8 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
-from tasks.leases import Leases
+from tasks.formats import stamp
+from tasks.leases import HandedOut, Leases
 from tasks.settings import Settings
 
 # Stage names; tasks/pipeline.py holds a task for each. The queue of a stage bears its last part.
@@ -47,7 +48,7 @@ def create_app(settings: Settings) -> Celery:
         worker_proc_alive_timeout=120,
         worker_send_task_events=True,
         task_send_sent_event=True,
-        worker_soft_shutdown_timeout=15,
+        worker_soft_shutdown_timeout=settings.soft_shutdown_ms / 1000,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         broker_connection_max_retries=None,
@@ -83,23 +84,30 @@ class Doorbells:
     def ingests(self) -> None:
         """Ring for as many ingests as there are free slots."""
         for job_id in self._leases.hand_out_ingests():
-            self._ring(INGEST, job_id)
+            self._ring(INGEST, (job_id,), f"job {job_id}")
 
     def chunks(self) -> None:
         """Ring for as many chunks as there are free slots, fairly over jobs."""
-        for job_id, index in self._leases.hand_out_chunks():
-            self._ring(TRANSCRIBE, job_id, index)
+        for chunk in self._leases.hand_out_chunks():
+            self._ring(TRANSCRIBE, (chunk.job_id, chunk.index), shown(chunk))
 
     def assemble(self, job_id: str) -> None:
-        self._ring(ASSEMBLE, job_id)
+        self._ring(ASSEMBLE, (job_id,), f"job {job_id}")
 
     def deliver(self, receiver: str) -> None:
         """Ring for a receiver's due deliveries; an empty name rings for nobody."""
         if receiver:
-            self._ring(DELIVER, receiver)
+            self._ring(DELIVER, (receiver,), f"to {receiver}")
 
-    def _ring(self, stage: str, *args: str | int) -> None:
+    def _ring(self, stage: str, args: tuple[str | int, ...], shown: str) -> None:
+        """Send a message; `shown` is what Flower has in place of its arguments."""
         try:
-            self._app.send_task(stage, args=args)
+            self._app.send_task(stage, args=args, argsrepr=shown, kwargsrepr="")
         except OperationalError as error:
             log.warning("doorbell_failed", stage=queue_of(stage), error=str(error))
+
+
+def shown(chunk: HandedOut) -> str:
+    """A chunk for people: `job J, chunk 3/12, 00:05:00.120 - 00:09:58.700`, the first being 1."""
+    span = f"{stamp(chunk.start_ms, '.')} - {stamp(chunk.end_ms, '.')}"
+    return f"job {chunk.job_id}, chunk {chunk.index + 1}/{chunk.total or '?'}, {span}"

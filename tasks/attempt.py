@@ -27,27 +27,42 @@ ENDS_THE_JOB = (InvalidInput, UnknownModel, ModelLanguage)
 Work = Callable[[Lease, Heartbeat], None]
 
 
-def attempt(context: Context, job_id: str, stage: str, unit: str, work: Work) -> None:
-    """Do the work if the unit is free. It ends as a state in Redis, or as a lease that expires."""
+class AttemptFailed(Exception):
+    """Shows a failed attempt as a failed task to people who look at Flower; Redis has its state already."""
+
+
+def attempt(context: Context, job_id: str, stage: str, unit: str, work: Work) -> str:
+    """Do the work if the unit is free. It ends as a state in Redis, or as a lease that expires.
+
+    Returns what came of it, for people who look at Flower, or raises AttemptFailed.
+    """
     lease = context.leases.claim(job_id, stage, unit)
     if isinstance(lease, Refused):
         _refused(context, job_id, stage, unit, lease.reason)
-        return
+        return f"nothing to do: {lease.reason}"
     log_ = log.bind(job_id=job_id, stage=stage, unit=unit, attempt=lease.fence)
     try:
         with Heartbeat(context.leases, lease, context.settings) as heartbeat:
             work(lease, heartbeat)
     except LeaseLost:
         log_.info("lease_lost")
+        return "stopped: another attempt took over, or the job has ended"
     except RedisError as error:
         # Nothing can be written down; the lease expires and the reaper hands the unit out again.
         log_.warning("redis_gone", error=str(error))
+        failure: LonghandError = Unexpected("Redis was away")
     except LonghandError as error:
         log_.warning("attempt_failed", code=error.code, error=str(error))
         _give_back(context, lease, error)
+        failure = error
     except Exception as error:  # the edge of a task: whatever it is, the attempt has failed
         log_.exception("attempt_failed", code=Unexpected.code)
-        _give_back(context, lease, Unexpected(f"internal error ({type(error).__name__})"))
+        failure = Unexpected(f"internal error ({type(error).__name__})")
+        _give_back(context, lease, failure)
+    else:
+        return "done"
+    # Without the cause, whose text may hold anything.
+    raise AttemptFailed(f"{failure.code}: {failure}") from None
 
 
 def fail_job(context: Context, job_id: str, error: LonghandError) -> None:

@@ -3,6 +3,7 @@
 import random
 import time
 import uuid
+from collections import Counter
 
 import structlog
 
@@ -18,8 +19,9 @@ log = structlog.get_logger()
 GONE = 410
 
 
-def drain(context: Context, receiver: str) -> None:
-    """Send what is due to one receiver over one connection, until nothing is."""
+def drain(context: Context, receiver: str) -> str:
+    """Send what is due to one receiver over one connection, until nothing is; says what came of it."""
+    states: Counter[str] = Counter()
     drain = uuid.uuid4().hex
     with guarded_session(allow_private=context.settings.allow_private_addresses) as session:
         while delivery := context.outbox.claim(receiver, drain):
@@ -33,6 +35,7 @@ def drain(context: Context, receiver: str) -> None:
                 retry_after_ms,
             )
             state = context.outbox.settle(delivery, outcome, attempt, delay_ms)
+            states[state] += 1
             log.info(
                 "delivery_attempted",
                 delivery=delivery.id,
@@ -42,6 +45,7 @@ def drain(context: Context, receiver: str) -> None:
                 error=attempt.error,
                 state=state,
             )
+    return ", ".join(f"{count} {state}" for state, count in states.items()) or "nothing was due"
 
 
 def decide(

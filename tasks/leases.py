@@ -51,6 +51,17 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedOut:
+    """A chunk to ring for; `total` is how many the job has, None while its plan is not sealed."""
+
+    job_id: str
+    index: int
+    start_ms: int
+    end_ms: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reaped:
     """What the reaper has to see to, by job id or receiver."""
 
@@ -190,10 +201,14 @@ class Leases:
         """Jobs whose ingest is to be rung for, now that there are free slots."""
         return [text(job_id) for job_id in self._scripts("dispatch_ingest", self._settings.dispatch_ms)]
 
-    def hand_out_chunks(self) -> list[tuple[str, int]]:
+    def hand_out_chunks(self) -> list[HandedOut]:
         """Chunks to ring for, fairly over jobs, now that there are free slots."""
-        flat = self._scripts("dispatch_chunks", self._settings.dispatch_ms)
-        return [(text(job_id), int(index)) for job_id, index in zip(flat[::2], flat[1::2], strict=True)]
+        return [
+            HandedOut(text(job_id), int(index), start_ms, end_ms, int(total) if total else None)
+            for job_id, index, start_ms, end_ms, total in self._scripts(
+                "dispatch_chunks", self._settings.dispatch_ms
+            )
+        ]
 
     def reap(self) -> Reaped:
         """Put back what was lost, and say what is due."""

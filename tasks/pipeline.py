@@ -9,7 +9,7 @@ import structlog
 from celery import shared_task
 
 from tasks import app, endings, events, leases
-from tasks.attempt import attempt, dead_chunks_error, fail_job
+from tasks.attempt import AttemptFailed, attempt, dead_chunks_error, fail_job
 from tasks.audio import load
 from tasks.context import Context, Stage, engine_of_process
 from tasks.deliver import drain
@@ -28,8 +28,8 @@ log = structlog.get_logger()
 PATIENCE_MS = 1_800_000
 
 
-@shared_task(name=app.INGEST, bind=True, base=Stage)
-def ingest(self: Stage, job_id: str) -> None:
+@shared_task(name=app.INGEST, bind=True, base=Stage, throws=(AttemptFailed,))
+def ingest(self: Stage, job_id: str) -> str:
     """Bring the recording in and cut it into chunks; the first is transcribed while the rest is being cut."""
     context = self.context
 
@@ -38,22 +38,24 @@ def ingest(self: Stage, job_id: str) -> None:
         ingest_recording(context, request, lease, heartbeat)
         log.info("job_planned", job_id=job_id)
 
-    attempt(context, job_id, leases.INGEST, leases.INGEST, work)
-    context.bells.ingests()
+    try:
+        return attempt(context, job_id, leases.INGEST, leases.INGEST, work)
+    finally:
+        context.bells.ingests()
 
 
-@shared_task(name=app.TRANSCRIBE, bind=True, base=Stage)
-def transcribe_chunk(self: Stage, job_id: str, index: int) -> None:
+@shared_task(name=app.TRANSCRIBE, bind=True, base=Stage, throws=(AttemptFailed,))
+def transcribe_chunk(self: Stage, job_id: str, index: int) -> str:
     """Transcribe one chunk and commit its result; the commit that completes the job rings for assemble."""
     context = self.context
-    attempt(
-        context,
-        job_id,
-        leases.TRANSCRIBE,
-        str(index),
-        lambda lease, heartbeat: _transcribe(context, lease, index, heartbeat),
-    )
-    context.bells.chunks()
+
+    def work(lease: Lease, heartbeat: Heartbeat) -> None:
+        _transcribe(context, lease, index, heartbeat)
+
+    try:
+        return attempt(context, job_id, leases.TRANSCRIBE, str(index), work)
+    finally:
+        context.bells.chunks()
 
 
 def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat) -> None:
@@ -91,8 +93,8 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
     log.info("chunk_done", job_id=job.id, chunk=index, worker=context.worker, speech_ms=result.speech_ms)
 
 
-@shared_task(name=app.ASSEMBLE, bind=True, base=Stage)
-def assemble(self: Stage, job_id: str) -> None:
+@shared_task(name=app.ASSEMBLE, bind=True, base=Stage, throws=(AttemptFailed,))
+def assemble(self: Stage, job_id: str) -> str:
     """Merge the chunks' results in order and end the job; its webhook is written in the same step."""
     context = self.context
 
@@ -111,13 +113,13 @@ def assemble(self: Stage, job_id: str) -> None:
         if done:
             log.info("job_succeeded", job_id=job_id, segments=len(transcript.segments))
 
-    attempt(context, job_id, leases.ASSEMBLE, leases.ASSEMBLE, work)
+    return attempt(context, job_id, leases.ASSEMBLE, leases.ASSEMBLE, work)
 
 
 @shared_task(name=app.DELIVER, bind=True, base=Stage)
-def deliver(self: Stage, receiver: str) -> None:
+def deliver(self: Stage, receiver: str) -> str:
     """Send every delivery that is due to one receiver, in order, one signed POST each."""
-    drain(self.context, receiver)
+    return drain(self.context, receiver)
 
 
 def _job_and_request(context: Context, job_id: str) -> tuple[Job, Request]:

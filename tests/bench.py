@@ -132,6 +132,10 @@ class Bench:
         lease = self.claim(TRANSCRIBE, str(index))
         return self.leases.commit(lease, result(index), "he", 1000, report)[1]
 
+    def hand_out(self) -> list[tuple[str, int]]:
+        """The chunks that would be rung for, by job and index."""
+        return [(chunk.job_id, chunk.index) for chunk in self.leases.hand_out_chunks()]
+
     def open_slots(self, stage: str, count: int) -> None:
         """Let that many child processes be ready for a stage."""
         for number in range(count):

@@ -1,6 +1,7 @@
 -- Hand out chunks for free slots, fairly over jobs. ARGV: dispatch_ms.
 -- About two messages a live slot are out at a time, in total: the broker's list stays short, and a
--- three-chunk job never waits behind four hundred chunks of another. Returns job, index, job, index, ...
+-- three-chunk job never waits behind four hundred chunks of another.
+-- Returns {job, index, start_ms, end_ms, total ('' until the plan is sealed)} of each.
 local now, rung = now_ms(), {}
 local slots = redis.call('ZCOUNT', 'lh:slots:transcribe', now, '+inf')
 local free = math.max(2 * slots, 2) - redis.call('ZCARD', leases_key('transcribe'))
@@ -26,8 +27,8 @@ while free > 0 do
     local cost = tonumber(redis.call('HGET', job_key(job), 'cost') or '1')
     redis.call('HSET', job_key(job), 'virtual_ms', popped[2] + cost * (chunk.end_ms - chunk.start_ms))
     line_up(job, 'transcribe')
-    table.insert(rung, job)
-    table.insert(rung, index)
+    table.insert(rung, {job, index, chunk.start_ms, chunk.end_ms,
+      redis.call('HGET', job_key(job), 'total') or ''})
     free = free - 1
   end
 end

@@ -65,7 +65,7 @@ def with_everything(bench: Bench) -> None:
     bench.commit(bench.claim(TRANSCRIBE, "0"))
     bench.leases.release(bench.claim(TRANSCRIBE, "1"), NotMedia())
     bench.claim(TRANSCRIBE, "2")
-    assert bench.leases.hand_out_chunks() == [("j", 3)]
+    assert bench.hand_out() == [("j", 3)]
 
 
 def to_assemble(bench: Bench) -> None:

@@ -55,19 +55,19 @@ def test_a_sealed_job_takes_no_ingest_slot(bench: Bench) -> None:
 def test_until_its_language_is_known_a_job_gets_one_chunk_at_a_time(bench: Bench) -> None:
     bench.planned(chunks=5, options=UNKNOWN)
     bench.open_slots(TRANSCRIBE, 8)
-    assert bench.leases.hand_out_chunks() == [("j", 0)]
-    assert bench.leases.hand_out_chunks() == []
+    assert bench.hand_out() == [("j", 0)]
+    assert bench.hand_out() == []
     bench.commit(bench.claim(TRANSCRIBE, "0"), language="")
-    assert bench.leases.hand_out_chunks() == [("j", 1)], "nobody spoke: the next may tell"
+    assert bench.hand_out() == [("j", 1)], "nobody spoke: the next may tell"
     bench.leases.release(bench.claim(TRANSCRIBE, "1"), ConfigurationError())
-    assert bench.leases.hand_out_chunks() == [("j", 2)], "a dead one passes the gate on"
+    assert bench.hand_out() == [("j", 2)], "a dead one passes the gate on"
     bench.claim(TRANSCRIBE, "2")
     bench.expire(TRANSCRIBE, "2")
     bench.leases.reap()
-    assert bench.leases.hand_out_chunks() == [("j", 2)], "the lowest that is not finished"
+    assert bench.hand_out() == [("j", 2)], "the lowest that is not finished"
     bench.commit(bench.claim(TRANSCRIBE, "2"), language="yi")
     assert bench.job().language == "yi"
-    assert bench.leases.hand_out_chunks() == [("j", 3), ("j", 4)]
+    assert bench.hand_out() == [("j", 3), ("j", 4)]
     bench.commit(bench.claim(TRANSCRIBE, "3"), language="en")
     assert bench.job().language == "yi"
 
@@ -76,7 +76,7 @@ def test_until_its_language_is_known_a_job_gets_one_chunk_at_a_time(bench: Bench
 def test_a_job_whose_language_is_given_or_free_is_not_held_back(bench: Bench, options: Options) -> None:
     bench.planned(chunks=5, options=options)
     bench.open_slots(TRANSCRIBE, 8)
-    assert bench.leases.hand_out_chunks() == [("j", index) for index in range(5)]
+    assert bench.hand_out() == [("j", index) for index in range(5)]
     bench.commit(bench.claim(TRANSCRIBE, "0"), language="en")
     assert bench.job().language == (options.language or "")
 
@@ -84,19 +84,19 @@ def test_a_job_whose_language_is_given_or_free_is_not_held_back(bench: Bench, op
 def test_two_chunks_a_slot_are_out_at_a_time_over_all_jobs(bench: Bench) -> None:
     bench.planned("a", chunks=20)
     bench.planned("b", chunks=20)
-    assert len(bench.leases.hand_out_chunks()) == 2, "two wait for the first worker that comes up"
+    assert len(bench.hand_out()) == 2, "two wait for the first worker that comes up"
     bench.open_slots(TRANSCRIBE, 3)
-    bench.leases.hand_out_chunks()
+    bench.hand_out()
     assert bench.store.slots(TRANSCRIBE) == (3, 6)
-    assert bench.leases.hand_out_chunks() == []
+    assert bench.hand_out() == []
     bench.redis.zadd("lh:slots:transcribe", {"child-0": PAST_MS, "child-1": PAST_MS})
     bench.leases.reap()
-    assert bench.leases.hand_out_chunks() == [], "slots that died leave no room"
+    assert bench.hand_out() == [], "slots that died leave no room"
 
 
 def served(bench: Bench) -> Iterator[str]:
     """The job of each chunk handed out, when every chunk is transcribed as soon as it is."""
-    while rung := bench.leases.hand_out_chunks():
+    while rung := bench.hand_out():
         for job_id, index in rung:
             yield job_id
             bench.commit(bench.claim(TRANSCRIBE, str(index), job_id))

@@ -59,7 +59,7 @@ def test_an_expired_lease_that_nobody_took_is_still_good_for_its_result(bench: B
     if since != "expired":
         bench.leases.reap()
     if since == "rung for again":
-        assert bench.leases.hand_out_chunks() == [("j", 0), ("j", 1)]
+        assert bench.hand_out() == [("j", 0), ("j", 1)]
     bench.commit(lease)
     sets = bench.sets()
     assert (sets["done"], sets["dead"], sets["pending"] | sets["inflight"]) == ({0}, set(), {1})
@@ -128,7 +128,7 @@ def test_nothing_goes_on_in_a_job_that_has_ended(bench: Bench) -> None:
         bench.leases.add_chunk(ingest, chunk(3))
     with pytest.raises(LeaseLost):
         bench.leases.seal(ingest, 3, 3000, "[]")
-    assert bench.leases.hand_out_chunks() == []
+    assert bench.hand_out() == []
     assert bench.done() == set()
 
 
@@ -180,7 +180,7 @@ def test_a_failed_attempt_waits_before_the_next_and_the_last_one_buries(bench: B
     assert 1_000 < wait_ms <= 2_000
     bench.expire(TRANSCRIBE, "0")
     bench.leases.reap()
-    assert bench.leases.hand_out_chunks()[0] == ("j", 0)
+    assert bench.hand_out()[0] == ("j", 0)
     assert bench.leases.release(bench.claim(TRANSCRIBE, "0"), EngineFailed("cuda"), 2_000) == "dead"
     assert bench.store.dead("j") == {0: "engine_failed: cuda"}
 

@@ -122,7 +122,7 @@ class Walk:
     def hand_out(self) -> str:
         self.bench.open_slots(TRANSCRIBE, self.random.randrange(3))
         before = look(self.bench)
-        rung = [index for _, index in self.bench.leases.hand_out_chunks()]
+        rung = [index for _, index in self.bench.hand_out()]
         if rung and not before.pinned:
             self.check(not before.inflight and rung == [min(before.pending)], f"{rung} handed out unpinned")
         self.messages += rung
@@ -202,7 +202,7 @@ class Walk:
             for index in look(self.bench).leased:
                 self.bench.expire(TRANSCRIBE, str(index))
             self.bench.leases.reap()
-            for _, index in self.bench.leases.hand_out_chunks():
+            for _, index in self.bench.hand_out():
                 answer = self.bench.leases.claim("j", TRANSCRIBE, str(index))
                 if isinstance(answer, Lease):
                     self.tell(self.bench.commit(answer, text="at last"))
@@ -225,7 +225,7 @@ class Walk:
         for index in self.messages:
             self.check(self.bench.leases.claim("j", TRANSCRIBE, str(index)) == Refused("gone"), "claimed")
         self.bench.leases.reap()
-        self.check(self.bench.leases.hand_out_chunks() == [], "handed out after the end")
+        self.check(self.bench.hand_out() == [], "handed out after the end")
         after = {key: self.bench.redis.dump(key) for key in self.bench.redis.keys("*")}
         self.check(after == before, "changed after the end")
 
