@@ -103,14 +103,35 @@ def up(
     chosen = {"model": model_of(model or "", settings), "data_dir": data_dir or settings.data_dir}
     settings = settings.model_copy(update=chosen)
     machine = Machine(settings, Plan(host, port, workers, own_redis, flower_port))
-    end_on_signals()
     only = ", which knows only English (--model chooses another)" if is_english_only(settings.model) else ""
     click.echo(f"model {settings.model}{only}, data in {settings.data_path}")
+    _run(machine, f"ready {machine.url}")
+
+
+@main.command()
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that transcribe."
+)
+def runpod(workers: int) -> None:
+    """Be a RunPod worker that needs nothing else: handler, workers and an embedded Redis.
+
+    With REDIS_URL set, that Redis takes the place of the embedded one.
+    """
+    settings = Settings.from_env()
+    own_redis = settings.redis_url if "redis_url" in settings.model_fields_set else ""
+    roles = ("transcribe", "io", "deliver", "handler")
+    machine = Machine(settings, Plan(workers=workers, redis_url=own_redis, roles=roles, log_files=False))
+    _run(machine, "taking the platform's jobs")
+
+
+def _run(machine: Machine, ready: str) -> None:
+    """Run a machine until Ctrl-C or SIGTERM; say `ready` when it is."""
+    end_on_signals()
     try:
         machine.start()
         if machine.flower_port:
             click.echo(f"flower http://127.0.0.1:{machine.flower_port}")
-        click.echo(f"ready {machine.url}")
+        click.echo(ready)
         machine.watch(click.echo)
     except KeyboardInterrupt:
         click.echo("stopping")

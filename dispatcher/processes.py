@@ -1,5 +1,6 @@
 """Processes of one machine: started, started again when they end, and ended with their parent."""
 
+import contextlib
 import ctypes
 import functools
 import signal
@@ -19,12 +20,12 @@ STEADY_S = 10.0
 
 @dataclass(slots=True)
 class Process:
-    """One process, started again whenever it ends, with its log in a file."""
+    """One process, started again whenever it ends, with its log in a file, or in that of its parent."""
 
     name: str
     argv: list[str]
     env: dict[str, str]
-    log: Path
+    log: Path | None
     started_s: float = 0.0
     # What it gets where its parent is killed outright: a worker would wait for a Redis that goes too.
     on_orphaned: signal.Signals = signal.SIGKILL
@@ -33,14 +34,14 @@ class Process:
     popen: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self, now_s: float) -> None:
-        with self.log.open("ab") as output:
+        with self.log.open("ab") if self.log else contextlib.nullcontext() as output:
             # A session of its own: Ctrl-C reaches only the parent, which ends the others in order.
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", *self.argv],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.STDOUT if output else None,
                 start_new_session=True,
                 preexec_fn=functools.partial(  # noqa: PLW1509  this process has one thread
                     _end_with_parent, self.on_orphaned
@@ -67,7 +68,8 @@ class Process:
         return True
 
     def last_lines(self, count: int = 5) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        found = self.log and self.log.exists()
+        lines = self.log.read_text(errors="replace").splitlines() if self.log and found else []
         return "\n".join(lines[-count:])
 
 
