@@ -136,7 +136,9 @@ class Receiver:
 
 
 @contextmanager
-def _serving(receiver: Receiver) -> Iterator[Receiver]:
+def receiving(receiver: Receiver, address: str = "127.0.0.1") -> Iterator[Receiver]:
+    """The receiver at a free port of an address of this machine."""
+
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             name = unquote(urlsplit(self.path).path).strip("/")
@@ -164,10 +166,10 @@ def _serving(receiver: Receiver) -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server = ThreadingHTTPServer((address, 0), Page)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    receiver.url = f"http://127.0.0.1:{server.server_port}"
+    receiver.url = f"http://{address}:{server.server_port}"
     try:
         yield receiver
     finally:
@@ -178,7 +180,7 @@ def _serving(receiver: Receiver) -> Iterator[Receiver]:
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with _serving(Receiver(tmp_path)) as serving:
+    with receiving(Receiver(tmp_path)) as serving:
         yield serving
 
 
