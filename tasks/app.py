@@ -48,7 +48,6 @@ def create_app(settings: Settings) -> Celery:
         worker_proc_alive_timeout=120,
         worker_send_task_events=True,
         task_send_sent_event=True,
-        worker_soft_shutdown_timeout=settings.soft_shutdown_ms / 1000,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         broker_connection_max_retries=None,
@@ -108,6 +107,9 @@ class Doorbells:
 
 
 def shown(chunk: HandedOut) -> str:
-    """A chunk for people: `job J, chunk 3/12, 00:05:00.120 - 00:09:58.700`, the first being 1."""
-    span = f"{stamp(chunk.start_ms, '.')} - {stamp(chunk.end_ms, '.')}"
-    return f"job {chunk.job_id}, chunk {chunk.index + 1}/{chunk.total or '?'}, {span}"
+    """A chunk for people: `chunk 3/12, 00:05:00-00:09:58, job J`, the first being 1.
+
+    Flower cuts it off after some 45 characters, and what a task is comes before whose it is.
+    """
+    start, end = (stamp(ms, ".").partition(".")[0] for ms in (chunk.start_ms, chunk.end_ms))
+    return f"chunk {chunk.index + 1}/{chunk.total or '?'}, {start}-{end}, job {chunk.job_id}"

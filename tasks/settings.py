@@ -146,7 +146,7 @@ class Settings(BaseModel):
     # A task message not claimed for so long counts as lost and is sent again.
     dispatch_ms: PositiveMilliseconds = 120_000
     reap_ms: PositiveMilliseconds = 1_000
-    # What a worker may still take for the work in hand once it is told to end (where SIGTERM means that).
+    # What a worker may still take for the work in hand once it is told to end.
     soft_shutdown_ms: Milliseconds = 15_000
     max_attempts: int = Field(3, ge=1)
     # The wait before another attempt of a stage that failed.

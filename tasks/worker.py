@@ -6,13 +6,20 @@ a child's start is limited in time.
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
 
 import structlog
 from celery import current_app
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready
+from celery.signals import (
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutting_down,
+)
 from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
 
@@ -58,6 +65,23 @@ def open_threads(sender: Consumer, **_: object) -> None:
 def _keep_slot(worker: context.Context, role: str, run: Callable[[Callable[[], None]], object]) -> None:
     arguments = (ROLES[role].slot_stage, run)
     threading.Thread(target=worker.keep_slot, args=arguments, name="slot", daemon=True).start()
+
+
+@worker_shutting_down.connect
+def end_in_time(how: str, **_: object) -> None:
+    """A worker that is told to end finishes what it has in hand, but not for ever.
+
+    Celery's own soft shutdown sleeps its whole time-out away, whatever is in hand.
+    """
+    if how == "Warm":
+        timer = threading.Timer(context.of_process().settings.soft_shutdown_ms / 1000, _end_at_once)
+        timer.daemon = True
+        timer.start()
+
+
+def _end_at_once() -> None:
+    # Celery's cold shutdown: messages of what is in hand go back to their queue.
+    os.kill(os.getpid(), signal.SIGQUIT)
 
 
 @worker_process_shutdown.connect

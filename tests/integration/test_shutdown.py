@@ -1,0 +1,78 @@
+"""A worker that is told to end: it finishes what it has in hand, if that is done in time."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from dispatcher.client import Client
+from dispatcher.local import Machine, Plan
+from tasks.scripts import connect
+from tasks.settings import Settings
+from tasks.store import Store
+from tests.conftest import Eventually, Receiver, write_recording
+
+SOFT_SHUTDOWN_MS = 4_000
+
+
+@pytest.fixture
+def machine(redis_url: str, tmp_path: Path) -> Iterator[Machine]:
+    """One transcribing process, on databases of its own; nothing that ends is started again."""
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        engine="tests.fake_engine:FakeEngine",
+        model="multi",
+        allow_private_addresses=True,
+        soft_shutdown_ms=SOFT_SHUTDOWN_MS,
+        heartbeat_ms=300,
+    )
+    url = redis_url.removesuffix("0") + "12"
+    for database in (url, Settings(redis_url=url).state_url):
+        connect(database).flushdb()
+    machine = Machine(settings, Plan(port=0, workers=1, redis_url=url))
+    try:
+        machine.start(within_s=60)
+        yield machine
+    finally:
+        machine.stop()
+
+
+def end_busy_worker(machine: Machine, receiver: Receiver, eventually: Eventually, window_ms: int) -> float:
+    """Tell the worker to end once it has a chunk in hand; how long that took, s."""
+    write_recording(receiver.folder / "talk.wav", 31)
+    arguments = {"initial_prompt": f"slow:{window_ms}"}
+    job_input = {"url": f"{receiver.url}/talk.wav", "chunk_seconds": 10, "transcribe_args": arguments}
+    Client(f"{machine.url}/v2/longhand").submit(job_input)
+    state = connect(machine.settings.state_url)
+    eventually(lambda: state.keys("lh:job:*:partial"), what="a chunk in hand")
+    began_s = time.monotonic()
+    pid = machine.pids()["transcribe"]
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: "transcribe" not in machine.pids(), 30, "the end of the worker")
+    return time.monotonic() - began_s
+
+
+def test_what_can_be_finished_is(machine: Machine, receiver: Receiver, eventually: Eventually) -> None:
+    took_s = end_busy_worker(machine, receiver, eventually, 400)
+    # The rest of a chunk of 1.6 s, and not the whole time-out.
+    assert took_s < SOFT_SHUTDOWN_MS / 1000
+    state: Redis = connect(machine.settings.state_url)
+    (key,) = state.keys("lh:job:*:results")
+    assert state.hlen(key) >= 1
+    assert state.zcard("lh:slots:transcribe") == 0
+
+
+def test_what_cannot_goes_back(machine: Machine, receiver: Receiver, eventually: Eventually) -> None:
+    took_s = end_busy_worker(machine, receiver, eventually, 5_000)
+    assert SOFT_SHUTDOWN_MS / 1000 <= took_s < 15
+    state: Redis = connect(machine.settings.state_url)
+    assert state.keys("lh:job:*:results") == []
+    # Its message is there for another worker.
+    (message,) = connect(machine.settings.redis_url).lrange("transcribe", 0, -1)
+    assert b'"redelivered": true' in message
+    (job,) = Store(state, machine.settings).jobs(None, 1)
+    assert not job.terminal
