@@ -55,8 +55,10 @@ class Machine:
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self._plan = plan
         self._logs = settings.data_path / "logs"
+        # Temporary files of libraries stay in the data folder.
+        folder = {"TMPDIR": str(self._logs)} if plan.log_files else {}
         try:
-            self._logs.mkdir(parents=True, exist_ok=True)
+            (self._logs if plan.log_files else settings.data_path).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"the data folder cannot be made: {error}") from error
         self.port = port_of(plan.host, plan.port) if "api" in plan.roles else 0
@@ -64,8 +66,7 @@ class Machine:
         self._redis_port = 0 if plan.redis_url else port_of(LOOPBACK, 0)
         self.redis_url = plan.redis_url or f"redis://127.0.0.1:{self._redis_port}/0"
         self.settings = settings.model_copy(update={"redis_url": self.redis_url})
-        # Temporary files of libraries stay in the data folder.
-        self._env = {**child_environment(self.settings), "TMPDIR": str(self._logs)}
+        self._env = child_environment(self.settings) | folder
         self._processes: list[Process] = []
         self._redis: Process | None = None
         self._handler: Process | None = None

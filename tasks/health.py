@@ -8,7 +8,7 @@ import argparse
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -24,20 +24,27 @@ MODULE = "tasks.worker"
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A worker's parent process, and its children, by process id."""
+    """A worker's parent process, and its children, by process id.
+
+    Its environment says which Redis it uses: that of an embedded one is known to nobody else.
+    """
 
     role: str
     expected: int
     pids: tuple[int, ...]
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def main() -> None:
     """Exit 0 if all can work, else 1 with a sentence."""
     argparse.ArgumentParser(prog="python -m tasks.health", description=__doc__).parse_args()
+    workers = list(running(Path("/proc")))
+    faults = [] if workers else ["no worker runs here"]
     try:
-        settings = Settings.from_env()
-        store = Store(connect(settings.state_url), settings)
-        faults = list(look(store, list(running(Path("/proc"))), socket.gethostname()))
+        for found in workers:
+            settings = Settings.from_env(found.environment)
+            store = Store(connect(settings.state_url), settings)
+            faults += look(store, found, socket.gethostname())
     except LonghandError as error:
         faults = [f"{error.code}: {error}"]
     except RedisError as error:
@@ -46,15 +53,12 @@ def main() -> None:
         sys.exit("; ".join(faults))
 
 
-def look(store: Store, workers: list[Running], host: str) -> Iterator[str]:
-    """What is wrong, a sentence each. Raises redis.exceptions.RedisError."""
-    if not workers:
-        yield "no worker runs here"
-    for found in workers:
-        live = store.slot_names(ROLES[found.role].slot_stage)
-        able = sum(f"{host}-{pid}" in live for pid in found.pids)
-        if able < found.expected:
-            yield f"{found.role}: {able} of {found.expected} can work"
+def look(store: Store, worker: Running, host: str) -> Iterator[str]:
+    """What is wrong with a worker on this host, a sentence each. Raises redis.exceptions.RedisError."""
+    live = store.slot_names(ROLES[worker.role].slot_stage)
+    able = sum(f"{host}-{pid}" in live for pid in worker.pids)
+    if able < worker.expected:
+        yield f"{worker.role}: {able} of {worker.expected} can work"
 
 
 def running(processes: Path) -> Iterator[Running]:
@@ -68,7 +72,8 @@ def running(processes: Path) -> Iterator[Running]:
         role = ROLES[options.role]
         expected = role.slots(role.concurrency(options.concurrency))
         children = tuple(child for child, parent in parents.items() if parent == pid)
-        yield Running(options.role, expected, (pid, *children))
+        environment = dict(entry.partition("=")[::2] for entry in _strings(processes / str(pid) / "environ"))
+        yield Running(options.role, expected, (pid, *children), environment)
 
 
 def _parent_of(process: Path) -> int | None:
@@ -81,15 +86,20 @@ def _parent_of(process: Path) -> int | None:
 
 def _arguments(process: Path) -> list[str] | None:
     """A worker's arguments after the module's name; None for any other process."""
-    try:
-        line = (process / "cmdline").read_text().rstrip("\0").split("\0")
-    except OSError:
-        return None
+    line = _strings(process / "cmdline")
     # An init such as tini has the whole command line of its child.
-    python = Path(line[0]).name.startswith("python")
-    if not python or "-m" not in line or line[line.index("-m") + 1 :][:1] != [MODULE]:
+    if not line or not Path(line[0]).name.startswith("python") or "-m" not in line:
         return None
-    return line[line.index(MODULE) + 1 :]
+    module, *arguments = line[line.index("-m") + 1 :] or [""]
+    return arguments if module == MODULE else None
+
+
+def _strings(file: Path) -> list[str]:
+    """The strings in a file of /proc, each ended by NUL; none where the process has ended meanwhile."""
+    try:
+        return file.read_text(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return []
 
 
 if __name__ == "__main__":

@@ -7,8 +7,12 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
+from dispatcher.client import Client
+from dispatcher.local import Machine, Plan
 from tasks.blobs import Blobs
 from tasks.errors import ConfigurationError
+from tasks.settings import Settings
+from tests.conftest import Eventually, Receiver, write_recording
 
 BUCKET = "s3://recordings/audio"
 
@@ -76,6 +80,34 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_bucket_that_is_none_is_told() -> None:
     with pytest.raises(ConfigurationError, match="s3://other-bucket/x"):
         Blobs("s3://other-bucket/x").check()
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_job_whose_audio_is_in_s3(
+    redis_url: str, receiver: Receiver, tmp_path: Path, eventually: Eventually
+) -> None:
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        blob_url=BUCKET,
+        engine="tests.fake_engine:FakeEngine",
+        allow_private_addresses=True,
+    )
+    # Databases of its own.
+    machine = Machine(settings, Plan(port=0, redis_url=redis_url.removesuffix("0") + "14"))
+    write_recording(receiver.folder / "talk.wav", 31)
+    blobs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    try:
+        machine.start(within_s=60)
+        client = Client(f"{machine.url}/v2/longhand")
+        arguments = {"initial_prompt": "slow:100"}
+        job_id = client.submit(
+            {"url": f"{receiver.url}/talk.wav", "chunk_seconds": 10, "transcribe_args": arguments}
+        )
+        eventually(lambda: blobs.find(f"{BUCKET}/{job_id}"), what="a chunk in the bucket")
+        eventually(lambda: client.status(job_id)["status"] == "COMPLETED", 40, "the end of the job")
+        eventually(lambda: not blobs.find(f"{BUCKET}/{job_id}"), what="the end of its audio")
+    finally:
+        machine.stop()
 
 
 @pytest.mark.usefixtures("s3")
