@@ -62,7 +62,14 @@ def children(folder: Path) -> dict[str, int]:
             continue
         if not mine or "spawn_main" in "".join(line):
             continue
-        for role in ("dispatcher.app", "transcribe", "io", "deliver", "flower", "tasks.embedded"):
+        for role in (
+            "dispatcher.app",
+            "transcribe",
+            "io",
+            "deliver",
+            "dispatcher.dashboard",
+            "tasks.embedded",
+        ):
             if role in line:
                 found[role] = int(process.name)
     return found
@@ -102,7 +109,7 @@ def test_everything_that_dies_is_started_again(
         flower = re.search(r"flower (http://\S+)", before)
         assert flower
         first = eventually(lambda: len(found := children(folder)) == 6 and found, what="six processes")
-        for role in ("dispatcher.app", "transcribe", "io", "deliver", "flower"):
+        for role in ("dispatcher.app", "transcribe", "io", "deliver", "dispatcher.dashboard"):
             os.kill(first[role], signal.SIGKILL)
 
         def again() -> bool:
