@@ -3,12 +3,13 @@
 import argparse
 import sys
 
-from dispatcher.service import Service
 from tasks.app import create_app
 from tasks.errors import ConfigurationError, LonghandError
 from tasks.exposure import refuse_weak_login
 from tasks.logs import start_logging
+from tasks.scripts import connect
 from tasks.settings import Settings
+from tasks.store import Store
 
 COLUMNS = "name,args,state,received,started,runtime,worker"
 SAVE_EVERY_MS = 10_000
@@ -51,7 +52,7 @@ def main() -> None:
     try:
         settings = Settings.from_env()
         argv = arguments(settings, options.host, options.port)
-        Service.build(settings).store.check_server()
+        Store(connect(settings.state_url), settings).check_server()
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
     app = create_app(settings)

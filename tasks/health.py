@@ -55,7 +55,7 @@ def main() -> None:
 
 def look(store: Store, worker: Running, host: str) -> Iterator[str]:
     """What is wrong with a worker on this host, a sentence each. Raises redis.exceptions.RedisError."""
-    live = store.slot_names(ROLES[worker.role].slot_stage)
+    live = set().union(*map(store.slot_names, ROLES[worker.role].slot_stages))
     able = sum(f"{host}-{pid}" in live for pid in worker.pids)
     if able < worker.expected:
         yield f"{worker.role}: {able} of {worker.expected} can work"
@@ -69,8 +69,7 @@ def running(processes: Path) -> Iterator[Running]:
         if arguments is None:
             continue
         options = command_line().parse_args(arguments)
-        role = ROLES[options.role]
-        expected = role.slots(role.concurrency(options.concurrency))
+        expected = ROLES[options.role].slots(options.concurrency)
         children = tuple(child for child, parent in parents.items() if parent == pid)
         environment = dict(entry.partition("=")[::2] for entry in _strings(processes / str(pid) / "environ"))
         yield Running(options.role, expected, (pid, *children), environment)

@@ -1,7 +1,6 @@
 """What a worker can be: which stages it runs, in which pool, and how it shows that it can work."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from tasks import app
@@ -9,25 +8,38 @@ from tasks import app
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """`least` processes or threads, `slots(count)` of which report on `slot_stage` that they can work."""
+    """`least` processes or threads; each process that can work is a slot of a stage, all threads are one."""
 
     stages: tuple[str, ...]
     pool: str
     least: int
     slot_stage: str
-    slots: Callable[[int], int]
+    # That of the first process, where it is another.
+    first_slot_stage: str = ""
 
     def concurrency(self, asked: int) -> int:
         """How many processes or threads there are where `asked` were asked for."""
         return max(asked, self.least)
 
+    def slots(self, asked: int) -> int:
+        """How many slots there are then, if all can work."""
+        return 1 if self.pool == "threads" else self.concurrency(asked)
+
+    def slot_stage_of(self, number: int) -> str:
+        """The stage of which process `number`, from 0, is a slot."""
+        return self.slot_stage if number else self.first_slot_stage or self.slot_stage
+
+    @property
+    def slot_stages(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.slot_stage, self.first_slot_stage)))
+
 
 ROLES = {
-    "transcribe": Role((app.TRANSCRIBE,), "prefork", 1, "transcribe", lambda count: count),
+    "transcribe": Role((app.TRANSCRIBE,), "prefork", 1, "transcribe"),
     # One process is kept for assembling, however many recordings come in.
-    "io": Role((app.INGEST, app.ASSEMBLE), "prefork", 3, "ingest", lambda count: count - 1),
-    # Its threads are one slot, kept by a thread of the pool.
-    "deliver": Role((app.DELIVER,), "threads", 16, "deliver", lambda _count: 1),
+    "io": Role((app.INGEST, app.ASSEMBLE), "prefork", 3, "ingest", "assemble"),
+    # A thread of the pool keeps the slot.
+    "deliver": Role((app.DELIVER,), "threads", 16, "deliver"),
 }
 
 

@@ -74,6 +74,14 @@ def _secret(value: str) -> str:
     return value
 
 
+def _login(value: str) -> str:
+    """Flower takes a comma for the end of a login, and the password would be what stands before it."""
+    user, _, password = value.partition(":")
+    if value and (not user or not password or "," in value):
+        raise ValueError("write it as user:password, without a comma")
+    return value
+
+
 def variable(field: str) -> str:
     """The environment variable a field is read from."""
     name = field.upper()
@@ -105,7 +113,7 @@ class Settings(BaseModel):
     # Let Redis, the API and Flower be reached from other machines without a password that is hard to guess.
     allow_weak_passwords: bool = False
     # "user:password" of Flower.
-    flower_login: str = ""
+    flower_login: Annotated[str, AfterValidator(_login)] = ""
 
     data_dir: Path = Path("~/.longhand")
     # fsspec URL of the audio blobs; empty: a folder in data_dir.

@@ -49,34 +49,34 @@ def open_child(**_: object) -> None:
     child = context.of_process()
     if role == "transcribe":
         context.engine_of_process().preload(child.settings.model)
-    elif context.child_index() == 0:
-        return
-    _keep_slot(child, role, lambda work: work())
+    _keep_slot(child, ROLES[role].slot_stage_of(context.child_index()), lambda work: work())
 
 
 @worker_ready.connect
 def open_threads(sender: Consumer, **_: object) -> None:
     """A worker of threads is a slot while its pool runs what it is given."""
-    role = current_app.conf.longhand_role
-    if ROLES[role].pool == "threads":
-        _keep_slot(context.of_process(), role, sender.pool.apply_async)
+    role = ROLES[current_app.conf.longhand_role]
+    if role.pool == "threads":
+        _keep_slot(context.of_process(), role.slot_stage, sender.pool.apply_async)
 
 
-def _keep_slot(worker: context.Context, role: str, run: Callable[[Callable[[], None]], object]) -> None:
-    arguments = (ROLES[role].slot_stage, run)
-    threading.Thread(target=worker.keep_slot, args=arguments, name="slot", daemon=True).start()
+def _keep_slot(worker: context.Context, stage: str, run: Callable[[Callable[[], None]], object]) -> None:
+    threading.Thread(target=worker.keep_slot, args=(stage, run), name="slot", daemon=True).start()
 
 
-@worker_shutting_down.connect
-def end_in_time(how: str, **_: object) -> None:
-    """A worker that is told to end finishes what it has in hand, but not for ever.
+def end_in_time(soft_shutdown_s: float) -> None:
+    """Let a worker that is told to end finish what it has in hand, but not for ever.
 
     Celery's own soft shutdown sleeps its whole time-out away, whatever is in hand.
     """
-    if how == "Warm":
-        timer = threading.Timer(context.of_process().settings.soft_shutdown_ms / 1000, _end_at_once)
-        timer.daemon = True
-        timer.start()
+
+    def told_to_end(how: str, **_: object) -> None:
+        if how == "Warm":
+            timer = threading.Timer(soft_shutdown_s, _end_at_once)
+            timer.daemon = True
+            timer.start()
+
+    worker_shutting_down.connect(told_to_end, weak=False)
 
 
 def _end_at_once() -> None:
@@ -92,7 +92,8 @@ def close_child(**_: object) -> None:
     leases = Leases(connect(child.settings.state_url, Patience(1, 0)), child.settings)
     with contextlib.suppress(RedisError):
         for role in ROLES.values():
-            leases.close_slot(role.slot_stage, child.worker)
+            for stage in role.slot_stages:
+                leases.close_slot(stage, child.worker)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -126,6 +127,7 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     check(settings, role)
     celery_app = app.create_app(settings)
     celery_app.conf.longhand_role = role
+    end_in_time(settings.soft_shutdown_ms / 1000)
     parent = context.build(settings, celery_app)
     stop = threading.Event()
     threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()

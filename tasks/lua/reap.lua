@@ -39,7 +39,7 @@ end
 local late = redis.call('ZRANGEBYSCORE', 'lh:deadlines', '-inf', now, 'LIMIT', 0, 200)
 local sweep = redis.call('ZRANGEBYSCORE', 'lh:sweep', '-inf', now, 'LIMIT', 0, 20)
 redis.call('ZREMRANGEBYSCORE', 'lh:jobs', '-inf', now - ARGV[2])
-for _, stage in ipairs({'ingest', 'transcribe', 'deliver'}) do
+for _, stage in ipairs({'ingest', 'transcribe', 'assemble', 'deliver'}) do
   redis.call('ZREMRANGEBYSCORE', 'lh:slots:' .. stage, '-inf', now)
 end
 return {assemble, receivers, late, sweep}

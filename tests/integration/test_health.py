@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from tasks.health import Running, look, running
@@ -33,20 +34,29 @@ def test_every_role_is_healthy(stack: Stack, eventually: Eventually) -> None:
     eventually(lambda: faults(stack) == [], what="the health of all")
     assert {role: found.expected for role, found in workers_of(stack).items()} == {
         "transcribe": 2,
-        "io": 2,
+        "io": 3,
         "deliver": 1,
     }
 
 
-def test_a_child_that_hangs_is_seen_though_its_parent_answers(stack: Stack, eventually: Eventually) -> None:
+@pytest.mark.parametrize(
+    ("role", "stage", "fault"),
+    [
+        ("transcribe", "transcribe", "transcribe: 1 of 2 can work"),
+        ("io", "ingest", "io: 2 of 3 can work"),
+        ("io", "assemble", "io: 2 of 3 can work"),
+    ],
+)
+def test_a_child_that_hangs_is_seen_though_its_parent_answers(
+    stack: Stack, eventually: Eventually, role: str, stage: str, fault: str
+) -> None:
     eventually(lambda: faults(stack) == [])
-    able = stack.store.slot_names("transcribe")
-    child = next(
-        pid for pid in workers_of(stack)["transcribe"].pids if f"{socket.gethostname()}-{pid}" in able
-    )
+    able = stack.store.slot_names(stage)
+    pids = workers_of(stack)[role].pids
+    child = next(pid for pid in pids if f"{socket.gethostname()}-{pid}" in able)
     os.kill(child, signal.SIGSTOP)
     try:
-        eventually(lambda: faults(stack) == ["transcribe: 1 of 2 can work"], what="the fault")
+        eventually(lambda: faults(stack) == [fault], what="the fault")
     finally:
         os.kill(child, signal.SIGCONT)
     eventually(lambda: faults(stack) == [], what="recovery")
@@ -103,6 +113,6 @@ def test_workers_are_found_by_what_they_were_started_with(tmp_path: Path) -> Non
     process(12, 1, "python", "-m", "tasks.health")
     (tmp_path / "13").mkdir()  # it has ended meanwhile
     assert sorted(running(tmp_path), key=lambda found: found.pids) == [
-        Running("io", 4, (7, 8), {"PID": "7", "EMPTY": ""}),
+        Running("io", 5, (7, 8), {"PID": "7", "EMPTY": ""}),
         Running("transcribe", 1, (9, 10), {"PID": "9", "EMPTY": ""}),
     ]

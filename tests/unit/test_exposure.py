@@ -77,7 +77,13 @@ def test_an_api_for_others_needs_strong_keys() -> None:
     refuse_weak_keys(Settings(), "127.0.0.1")
 
 
-@pytest.mark.parametrize("login", ["", STRONG, f":{STRONG}", "admin:flower", "admin:"])
+@pytest.mark.parametrize("login", [STRONG, f":{STRONG}", "admin:", f"admin:ab,{STRONG}"])
+def test_a_login_that_is_none(login: str) -> None:
+    with pytest.raises(ConfigurationError, match="LONGHAND_FLOWER_LOGIN: write it as user:password"):
+        Settings.from_env({"LONGHAND_FLOWER_LOGIN": login})
+
+
+@pytest.mark.parametrize("login", ["", "admin:flower"])
 def test_a_flower_for_others_needs_a_login(login: str) -> None:
     with pytest.raises(ConfigurationError, match="LONGHAND_FLOWER_LOGIN"):
         refuse_weak_login(Settings(flower_login=login), "0.0.0.0")
