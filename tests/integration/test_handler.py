@@ -102,9 +102,13 @@ def test_a_job_that_waits_in_line_says_so_at_once(
     stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform
 ) -> None:
     job_id = new_id("waits")
-    stack.redis.delete("lh:slots:ingest")  # until the io worker reports again, nobody takes a job
-    platform.give(job_id, stack.input(receiver, "waits", 11))
-    eventually(lambda: platform.items(job_id))
+    io = stack.machine.pids()["io"]
+    os.kill(io, signal.SIGSTOP)  # it is the only one that would take the job
+    try:
+        platform.give(job_id, stack.input(receiver, "waits", 11))
+        eventually(lambda: platform.items(job_id))
+    finally:
+        os.kill(io, signal.SIGCONT)
     first = platform.items(job_id)[0]
     ended(platform, eventually, job_id)
     (entry,) = of_type([first], "progress")
