@@ -44,8 +44,11 @@ RUN apt-get update \
     && useradd --system --uid 10001 --create-home longhand \
     && install -d -o longhand -g longhand /data /cache
 COPY --from=packages /opt/longhand /opt/longhand
+# No module is imported from the folder a process happens to be in. NumPy would start a thread for every core.
 ENV PATH=/opt/longhand/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYTHONSAFEPATH=1 \
+    OPENBLAS_NUM_THREADS=1 \
     LONGHAND_DATA_DIR=/data \
     LONGHAND_MODEL_DIR=/models \
     HF_HOME=/cache
@@ -60,7 +63,6 @@ ENV LD_LIBRARY_PATH=/opt/cuda \
 FROM ${DEVICE}
 COPY --from=models /models /models
 USER 10001
-WORKDIR /data
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "tasks.worker", "transcribe"]
 # A model may have to be downloaded first.

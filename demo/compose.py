@@ -27,12 +27,16 @@ def complete(file: Path) -> dict[str, str]:
         "WEBHOOK_SECRET": secrets.token_hex(24),
         "LONGHAND_FLOWER_LOGIN": f"admin:{secrets.token_hex(12)}",
     }
-    missing = {name: value for name, value in wanted.items() if name not in found}
+    missing = {name: value for name, value in wanted.items() if not found.get(name)}
     if missing:
         # Nobody else may read it, at no time.
         file.touch(mode=0o600)
-        with file.open("a", encoding="utf-8") as text:
-            text.writelines(f"{name}={value}\n" for name, value in missing.items())
+        file.chmod(0o600)
+        text = file.read_text(encoding="utf-8")
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write("\n" if text and not text.endswith("\n") else "")
+            # Of two lines with one name the later counts.
+            lines.writelines(f"{name}={value}\n" for name, value in missing.items())
         print(f"Wrote {', '.join(missing)} into {file.name}.", flush=True)
     return found | missing
 

@@ -120,7 +120,8 @@ def runpod(workers: int) -> None:
     settings = Settings.from_env()
     own_redis = settings.redis_url if "redis_url" in settings.model_fields_set else ""
     roles = ("transcribe", "io", "deliver", "handler")
-    machine = Machine(settings, Plan(workers=workers, redis_url=own_redis, roles=roles, log_files=False))
+    plan = Plan(workers=workers, redis_url=own_redis, roles=roles, log_files=False, ends_without_redis=False)
+    machine = Machine(settings, plan)
     _run(machine, "taking the platform's jobs")
 
 

@@ -1,5 +1,6 @@
 """Everything on one machine, as `longhand up` runs it: Redis, API, workers and Flower, each kept alive."""
 
+import contextlib
 import signal
 import socket
 import time
@@ -47,6 +48,8 @@ class Plan:
     flower_port: int | None = None
     roles: tuple[str, ...] = ("api", "transcribe", "io", "deliver")
     log_files: bool = True
+    # Whether a Redis that is elsewhere, and does not answer, ends it all.
+    ends_without_redis: bool = True
 
 
 class Machine:
@@ -117,7 +120,7 @@ class Machine:
             now_s = time.monotonic()
             if _answers(client.ping):
                 seen_s = now_s
-            elif now_s - seen_s > REDIS_LOST_S:
+            elif self._plan.ends_without_redis and now_s - seen_s > REDIS_LOST_S:
                 raise self._lost(f"Redis at {_without_password(self.redis_url)}")
             time.sleep(TICK_S)
 
@@ -133,11 +136,22 @@ class Machine:
         """End every process: politely, then by force; Redis last. Further signals do not cut this short."""
         ignore_signals()
         if self._handler:
-            # It finishes the job it has, and that needs all others.
-            end_all([self._handler], HANDLER_GRACE_S)
+            self._finish(self._handler)
         end_all(self._processes, self._grace_s)
         if self._redis:
             end_all([self._redis], GRACE_S)
+
+    def _finish(self, handler: Process) -> None:
+        """Let the handler finish the job it has; that needs all others, which are kept alive meanwhile."""
+        self._processes.remove(handler)
+        if handler.popen:
+            handler.popen.terminate()
+        deadline_s = time.monotonic() + HANDLER_GRACE_S
+        with contextlib.suppress(RedisLost):
+            while not handler.ended and time.monotonic() < deadline_s:
+                self.tick(lambda _said: None)
+                time.sleep(TICK_S)
+        end_all([handler], self._grace_s)
 
     def pids(self) -> dict[str, int]:
         """Process ids by name, of what is running now."""
@@ -174,9 +188,11 @@ class Machine:
             every = [*self._processes, *([self._redis] if self._redis else [])]
             for process in every:
                 if process.ended:
-                    raise StartFailed(f"{process.name} ended while starting:\n{process.last_lines()}")
+                    lines = process.last_lines() if process.log else "see the lines above"
+                    raise StartFailed(f"{process.name} ended while starting:\n{lines}")
             if time.monotonic() > deadline_s:
-                where = _without_password(self.redis_url) if name == "redis" else f"{self._logs / name}.log"
+                log = f"{self._logs / name}.log" if self._plan.log_files else "the lines above"
+                where = _without_password(self.redis_url) if name == "redis" else log
                 raise StartFailed(f"{name} was not ready in time: see {where}")
             time.sleep(TICK_S)
 

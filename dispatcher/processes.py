@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -64,27 +65,34 @@ class Process:
         if now_s < self.due_s:
             return False
         self.due_s = None
+        self.kill()
         self.start(now_s)
         return True
 
+    def kill(self) -> None:
+        """End it by force, with what it started itself and left behind."""
+        if self.popen:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
+
     def last_lines(self, count: int = 5) -> str:
-        found = self.log and self.log.exists()
-        lines = self.log.read_text(errors="replace").splitlines() if self.log and found else []
-        return "\n".join(lines[-count:])
+        if self.log is None or not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
 
 def end_all(processes: list[Process], grace_s: float) -> None:
     """End what is running: politely, and by force what is left after `grace_s`."""
-    running = [process.popen for process in processes if process.popen]
-    for popen in running:
-        popen.terminate()
+    for process in processes:
+        if process.popen:
+            process.popen.terminate()
     deadline_s = time.monotonic() + grace_s
-    for popen in running:
-        try:
-            popen.wait(max(0.0, deadline_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            popen.kill()
-            popen.wait()
+    for process in processes:
+        if process.popen:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.popen.wait(max(0.0, deadline_s - time.monotonic()))
+        process.kill()
 
 
 def end_on_signals() -> None:

@@ -37,10 +37,11 @@ class Context:
     def keep_slot(self, stage: str, run: Callable[[Callable[[], None]], object]) -> None:
         """Report this process as ready for a stage, for as long as `run` runs what it is given."""
         while True:
-            run(functools.partial(self._open_slot, stage))
+            run(functools.partial(self.open_slot, stage))
             time.sleep(self.settings.lease_ms / 4000)
 
-    def _open_slot(self, stage: str) -> None:
+    def open_slot(self, stage: str) -> None:
+        """Report this process as ready for a stage, for a lease."""
         with contextlib.suppress(RedisError):
             self.leases.open_slot(stage, self.worker)
 

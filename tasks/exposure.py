@@ -1,8 +1,7 @@
 """What other machines can reach has a password that is hard to guess, unless the operator says otherwise."""
 
 import ipaddress
-
-from redis.connection import parse_url
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
@@ -29,8 +28,13 @@ def is_weak(password: str) -> bool:
 
 def refuse_weak_redis(settings: Settings) -> None:
     """Raise ConfigurationError for a Redis on another machine without a password, or with a weak one."""
-    parts = parse_url(settings.redis_url)  # type: ignore[no-untyped-call]
-    host, password = parts["host"], parts.get("password") or ""
+    parts = urlsplit(settings.redis_url)
+    host, password = parts.hostname or "localhost", unquote(parts.password or "")
+    if "password" in parse_qs(parts.query):
+        # Celery's transport takes it from nowhere else.
+        raise ConfigurationError(
+            "REDIS_URL: write the password before the host, redis://:PASSWORD@HOST:PORT/0"
+        )
     if settings.allow_weak_passwords or is_loopback(host) or not is_weak(password):
         return
     fault = "a weak password" if password else "no password"

@@ -20,6 +20,8 @@ from tasks.settings import Settings
 from tasks.store import Store
 
 MODULE = "tasks.worker"
+# What `longhand runpod` keeps running, each by its command line.
+ALL_IN_ONE = (*(f"-m {MODULE} {role}" for role in ROLES), "-m dispatcher.handler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,16 @@ def main() -> None:
     """Exit 0 if all can work, else 1 with a sentence."""
     argparse.ArgumentParser(prog="python -m tasks.health", description=__doc__).parse_args()
     workers = list(running(Path("/proc")))
-    faults = [] if workers else ["no worker runs here"]
+    faults = list(absent(Path("/proc"))) if workers else ["no worker runs here"]
     try:
         for found in workers:
             settings = Settings.from_env(found.environment)
             store = Store(connect(settings.state_url), settings)
             faults += look(store, found, socket.gethostname())
     except LonghandError as error:
-        faults = [f"{error.code}: {error}"]
+        faults.append(f"{error.code}: {error}")
     except RedisError as error:
-        faults = [f"Redis is away: {error}"]
+        faults.append(f"Redis is away: {error}")
     if faults:
         sys.exit("; ".join(faults))
 
@@ -59,6 +61,16 @@ def look(store: Store, worker: Running, host: str) -> Iterator[str]:
     able = sum(f"{host}-{pid}" in live for pid in worker.pids)
     if able < worker.expected:
         yield f"{worker.role}: {able} of {worker.expected} can work"
+
+
+def absent(processes: Path) -> Iterator[str]:
+    """What `longhand runpod`, if that is among the processes, should keep running and does not."""
+    commands = [" ".join(_strings(process / "cmdline")) for process in processes.glob("[0-9]*")]
+    if not any("longhand runpod" in command or "dispatcher.cli runpod" in command for command in commands):
+        return
+    for part in ALL_IN_ONE:
+        if not any(part in command for command in commands):
+            yield f"{part.removeprefix('-m ')} does not run"
 
 
 def running(processes: Path) -> Iterator[Running]:

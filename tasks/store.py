@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks.chunks import Chunk
@@ -57,8 +57,13 @@ class Store:
         refuse_weak_redis(self._settings)
         try:
             self._redis.ping()
+        except AuthenticationError as error:
+            raise ConfigurationError(
+                f"Redis refuses the password of REDIS_URL, or wants one (redis://:PASSWORD@HOST): {error}"
+            ) from error
         except RedisError as error:
-            if "HELLO" in str(error):  # the first word of redis-py, which servers before 6.0 do not know
+            # The first word of redis-py, which servers before 6.0 do not know.
+            if "unknown command" in str(error) and "HELLO" in str(error):
                 refuse_old("5 or older")
             raise ConfigurationError(f"Redis cannot be used: {error}") from error
         try:

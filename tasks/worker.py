@@ -5,6 +5,7 @@ a child's start is limited in time.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -57,7 +58,9 @@ def open_threads(sender: Consumer, **_: object) -> None:
     """A worker of threads is a slot while its pool runs what it is given."""
     role = ROLES[current_app.conf.longhand_role]
     if role.pool == "threads":
-        _keep_slot(context.of_process(), role.slot_stage, sender.pool.apply_async)
+        # Without a callback Celery's threads fail after the work is done.
+        run = functools.partial(sender.pool.apply_async, callback=lambda _: None)
+        _keep_slot(context.of_process(), role.slot_stage, run)
 
 
 def _keep_slot(worker: context.Context, stage: str, run: Callable[[Callable[[], None]], object]) -> None:

@@ -25,11 +25,13 @@ def test_a_weak_password(project: Project) -> None:
     said = project.refusal("io", *env("REDIS_URL=redis://:guess@redis:6379/0"))
     assert said.startswith("configuration_error: REDIS_URL has a weak password for redis: set requirepass")
     assert project.refusal("redis", *env("REDISCLI_AUTH=guess")).startswith("REDIS_PASSWORD is weak: set")
+    said = project.refusal("redis", *env("REDISCLI_AUTH=0123456789/abcdef#"))
+    assert said.startswith("REDIS_PASSWORD is part of a URL: use letters, digits")
 
 
 def test_a_wrong_password(project: Project) -> None:
     said = project.refusal("io", *env("REDIS_URL=redis://:0123456789abcdefghij@redis:6379/0"))
-    assert said.startswith("configuration_error: Redis cannot be used: ")
+    assert said.startswith("configuration_error: Redis refuses the password of REDIS_URL")
 
 
 @pytest.mark.parametrize("login", ["", "admin:admin"])

@@ -90,12 +90,12 @@ def test_redis_reaches_nothing_and_only_two_ports_are_open(project: Project) -> 
     (network,) = redis["NetworkSettings"]["Networks"]
     assert json.loads(docker("network", "inspect", network).stdout)[0]["Internal"]
     published = {
-        binding["HostIp"]
+        (binding["HostIp"], binding["HostPort"])
         for container in project.containers()
         for bindings in container["NetworkSettings"]["Ports"].values()
         for binding in bindings or []
     }
-    assert published == {"127.0.0.1"}
+    assert published == {("127.0.0.1", str(port)) for port in (project.port, project.flower_port)}
 
 
 def test_the_api_image_can_load_no_model(project: Project) -> None:
@@ -160,6 +160,14 @@ def test_a_worker_told_to_stop_finishes_in_time_and_the_job_goes_on(
     print(f"started again: the job ended {time.monotonic() - began_s:.0f} s later")
     assert segments_of(shown["output"]) == undisturbed
     assert "attempt_failed" not in project.logs("transcribe-cpu")
+
+
+def test_redis_told_to_stop_ends_at_once(project: Project, eventually: Eventually) -> None:
+    project.compose("stop", "redis")
+    (container,) = project.containers("redis")
+    assert container["State"]["ExitCode"] == 0
+    project.compose("start", "redis")
+    eventually(lambda: project.containers("redis")[0]["State"]["Health"]["Status"] == "healthy", 60)
 
 
 def test_one_flag_makes_two_workers_and_both_work(

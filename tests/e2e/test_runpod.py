@@ -63,6 +63,50 @@ def test_one_container_does_it_all_and_finishes_what_it_has(
     assert children(folder) == {}
 
 
+def test_what_dies_while_the_last_job_is_finished_is_started_again(
+    tmp_path: Path, receiver: Receiver, eventually: Eventually
+) -> None:
+    folder = tmp_path / "data"
+    write_recording(receiver.folder / "talk.wav", 31)
+    timings = {"LONGHAND_LEASE_MS": "2000", "LONGHAND_HEARTBEAT_MS": "300", "LONGHAND_DISPATCH_MS": "2000"}
+    arguments = {"initial_prompt": "slow:200"}
+    with serving() as platform:
+        process = start(platform, folder, **timings)
+        try:
+            job_input = {"url": f"{receiver.url}/talk.wav", "chunk_seconds": 10, "transcribe_args": arguments}
+            platform.give("job-1", job_input)
+            eventually(lambda: platform.items("job-1"), 60, "the first item")
+            process.send_signal(signal.SIGTERM)
+            os.kill(children(folder)["transcribe"], signal.SIGKILL)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        (result,) = platform.results("job-1")
+    assert process.returncode == 0, output
+    assert len(segments_of(result["output"])) == 3 * 4
+
+
+def test_without_its_redis_it_ends_at_once_though_a_job_waits(
+    tmp_path: Path, receiver: Receiver, eventually: Eventually
+) -> None:
+    folder = tmp_path / "data"
+    write_recording(receiver.folder / "talk.wav", 31)
+    arguments = {"initial_prompt": "slow:5000"}
+    with serving() as platform:
+        process = start(platform, folder)
+        try:
+            job_input = {"url": f"{receiver.url}/talk.wav", "transcribe_args": arguments}
+            platform.give("job-1", job_input)
+            eventually(lambda: platform.items("job-1"), 60, "the first item")
+            os.kill(children(folder)["tasks.embedded"], signal.SIGTERM)
+            output, _ = process.communicate(timeout=40)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert "redis_lost: lost the embedded Redis" in output
+    eventually(lambda: children(folder) == {}, what="the end of all")
+
+
 def test_a_model_that_is_none_is_told_before_any_job_is_taken(tmp_path: Path) -> None:
     with serving() as platform:
         platform.give("job-1", {"url": "https://example.com/a.mp3"})

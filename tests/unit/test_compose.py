@@ -31,6 +31,17 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert file.read_text() == before
 
 
+def test_a_file_of_another_hand_is_completed(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("CPU_PROCESSES=2\nREDIS_PASSWORD=\nGPUS=3")
+    file.chmod(0o644)
+    found = complete(file)
+    assert found == settings_of(file)
+    assert (found["CPU_PROCESSES"], found["GPUS"]) == ("2", "3")
+    assert not is_weak(found["REDIS_PASSWORD"])
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_it_tells_how_to_use_it() -> None:
     said = told(
         {

@@ -44,7 +44,7 @@ def test_long_and_mixed_is_strong(password: str) -> None:
         ("redis://redis:6379/0", "no password for redis"),
         ("redis://user@redis:6379/0", "no password for redis"),
         ("rediss://:short@10.0.0.9/0", "a weak password for 10.0.0.9"),
-        ("redis://redis:6379/0?password=short", "a weak password for redis"),
+        ("redis://:%61%61@redis:6379/0", "a weak password for redis"),
     ],
 )
 def test_a_redis_elsewhere_needs_a_strong_password(url: str, fault: str) -> None:
@@ -58,12 +58,18 @@ def test_a_redis_elsewhere_needs_a_strong_password(url: str, fault: str) -> None
     [
         Settings(redis_url=REDIS_URL),
         Settings(redis_url=f"redis://:{STRONG}@redis:6379/0"),
-        Settings(redis_url=f"redis://redis:6379/0?password={STRONG}"),
+        Settings(redis_url=f"redis://:{STRONG[1:]}%2F@redis:6379/0"),
+        Settings(redis_url="redis://:pw@/0"),
         Settings(redis_url="redis://redis:6379/0", allow_weak_passwords=True),
     ],
 )
 def test_a_redis_that_may_be_used(settings: Settings) -> None:
     refuse_weak_redis(settings)
+
+
+def test_a_password_behind_the_host_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="write the password before the host"):
+        refuse_weak_redis(Settings(redis_url=f"redis://127.0.0.1/0?password={STRONG}"))
 
 
 def test_an_api_for_others_needs_strong_keys() -> None:
