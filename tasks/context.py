@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tasks.blobs import Blobs
 from tasks.engine import Engine, load_engine
 from tasks.leases import Leases
 from tasks.outbox import Outbox
+from tasks.roles import worker_name
 from tasks.scripts import WORKER_PATIENCE, connect
 from tasks.settings import Settings
 from tasks.store import Store
@@ -48,7 +48,7 @@ class Context:
 
 def build(settings: Settings, app: Celery) -> Context:
     client = connect(settings.state_url, WORKER_PATIENCE)
-    worker = f"{socket.gethostname()}-{os.getpid()}"
+    worker = worker_name(os.getpid())
     leases = Leases(client, settings, worker)
     return Context(
         settings,

@@ -5,7 +5,6 @@ asked: each child reports as a slot in Redis once it can work, and this looks fo
 """
 
 import argparse
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from tasks.errors import LonghandError
-from tasks.roles import ROLES, command_line
+from tasks.roles import ROLES, command_line, worker_name
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Store
@@ -46,7 +45,7 @@ def main() -> None:
         for found in workers:
             settings = Settings.from_env(found.environment)
             store = Store(connect(settings.state_url), settings)
-            faults += look(store, found, socket.gethostname())
+            faults += look(store, found)
     except LonghandError as error:
         faults.append(f"{error.code}: {error}")
     except RedisError as error:
@@ -55,10 +54,10 @@ def main() -> None:
         sys.exit("; ".join(faults))
 
 
-def look(store: Store, worker: Running, host: str) -> Iterator[str]:
+def look(store: Store, worker: Running) -> Iterator[str]:
     """What is wrong with a worker on this host, a sentence each. Raises redis.exceptions.RedisError."""
     live = set().union(*map(store.slot_names, ROLES[worker.role].slot_stages))
-    able = sum(f"{host}-{pid}" in live for pid in worker.pids)
+    able = sum(worker_name(pid) in live for pid in worker.pids)
     if able < worker.expected:
         yield f"{worker.role}: {able} of {worker.expected} can work"
 

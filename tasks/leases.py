@@ -197,6 +197,10 @@ class Leases:
             )
         )
 
+    def hand_back(self, workers: list[str]) -> int:
+        """Give back, uncharged, what worker processes of these names have in hand; how many units it was."""
+        return int(self._scripts("hand_back", *workers))
+
     def hand_out_ingests(self) -> list[str]:
         """Jobs whose ingest is to be rung for, now that there are free slots."""
         return [text(job_id) for job_id in self._scripts("dispatch_ingest", self._settings.dispatch_ms)]

@@ -1,6 +1,7 @@
 """What a worker can be: which stages it runs, in which pool, and how it shows that it can work."""
 
 import argparse
+import socket
 from dataclasses import dataclass
 
 from tasks import app
@@ -41,6 +42,11 @@ ROLES = {
     # A thread of the pool keeps the slot.
     "deliver": Role((app.DELIVER,), "threads", 16, "deliver"),
 }
+
+
+def worker_name(pid: int) -> str:
+    """What a worker process of this host is called in Redis, in logs and to clients."""
+    return f"{socket.gethostname()}-{pid}"
 
 
 def command_line(description: str | None = None) -> argparse.ArgumentParser:

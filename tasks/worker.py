@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 import structlog
+from billiard import active_children
 from celery import current_app
 from celery.signals import (
     setup_logging,
@@ -29,7 +30,7 @@ from tasks.blobs import Blobs
 from tasks.errors import LonghandError
 from tasks.leases import Leases
 from tasks.logs import start_logging
-from tasks.roles import ROLES, command_line
+from tasks.roles import ROLES, command_line, worker_name
 from tasks.scripts import Patience, connect
 from tasks.settings import Settings, refuse_telemetry
 from tasks.store import Store
@@ -67,14 +68,16 @@ def _keep_slot(worker: context.Context, stage: str, run: Callable[[Callable[[], 
     threading.Thread(target=worker.keep_slot, args=(stage, run), name="slot", daemon=True).start()
 
 
-def end_in_time(soft_shutdown_s: float) -> None:
+def end_in_time(soft_shutdown_s: float, children: list[str]) -> None:
     """Let a worker that is told to end finish what it has in hand, but not for ever.
 
-    Celery's own soft shutdown sleeps its whole time-out away, whatever is in hand.
+    The names of its processes go into `children`. Celery's own soft shutdown sleeps its whole time-out away,
+    whatever is in hand.
     """
 
     def told_to_end(how: str, **_: object) -> None:
         if how == "Warm":
+            children.extend(worker_name(child.pid) for child in active_children() if child.pid)
             timer = threading.Timer(soft_shutdown_s, _end_at_once)
             timer.daemon = True
             timer.start()
@@ -87,12 +90,16 @@ def _end_at_once() -> None:
     os.kill(os.getpid(), signal.SIGQUIT)
 
 
+def leases_at_the_end(settings: Settings) -> Leases:
+    """With little patience: a Redis that is gone must not hold up the end."""
+    return Leases(connect(settings.state_url, Patience(1, 0)), settings)
+
+
 @worker_process_shutdown.connect
 def close_child(**_: object) -> None:
     """A child that ends in order is no slot any more; that of one that is killed lapses."""
     child = context.of_process()
-    # A Redis that is gone must not hold up the end.
-    leases = Leases(connect(child.settings.state_url, Patience(1, 0)), child.settings)
+    leases = leases_at_the_end(child.settings)
     with contextlib.suppress(RedisError):
         for role in ROLES.values():
             for stage in role.slot_stages:
@@ -130,23 +137,34 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     check(settings, role)
     celery_app = app.create_app(settings)
     celery_app.conf.longhand_role = role
-    end_in_time(settings.soft_shutdown_ms / 1000)
+    children: list[str] = []
+    end_in_time(settings.soft_shutdown_ms / 1000, children)
     parent = context.build(settings, celery_app)
     stop = threading.Event()
     threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()
-    celery_app.worker_main(
-        [
-            "worker",
-            f"--hostname={role}-{os.getpid()}@%h",
-            f"--queues={','.join(app.queue_of(stage) for stage in ROLES[role].stages)}",
-            f"--pool={ROLES[role].pool}",
-            f"--concurrency={ROLES[role].concurrency(concurrency)}",
-            "--loglevel=INFO",
-            "--without-mingle",
-            "--without-gossip",
-        ]
-    )
-    stop.set()
+    arguments = [
+        "worker",
+        f"--hostname={role}-{os.getpid()}@%h",
+        f"--queues={','.join(app.queue_of(stage) for stage in ROLES[role].stages)}",
+        f"--pool={ROLES[role].pool}",
+        f"--concurrency={ROLES[role].concurrency(concurrency)}",
+        "--loglevel=INFO",
+        "--without-mingle",
+        "--without-gossip",
+    ]
+    try:
+        celery_app.worker_main(arguments)
+    finally:
+        stop.set()
+        hand_back(settings, children)
+
+
+def hand_back(settings: Settings, children: list[str]) -> None:
+    """What the processes of a worker that ends have not finished is for others, at once and uncharged."""
+    if children:
+        with contextlib.suppress(RedisError):
+            count = leases_at_the_end(settings).hand_back(children)
+            log.info("handed_back", units=count)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ end
 
 local function leases_key(stage) return 'lh:leases:' .. stage end
 
+-- Job and unit of a member of the above.
+local function parts(member) return string.match(member, '^(.*)/([^/]+)$') end
+
 local function fields(job, ...) return redis.call('HMGET', job_key(job), ...) end
 
 local function wake(job) redis.call('PUBLISH', 'lh:wake', job) end

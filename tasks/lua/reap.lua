@@ -7,8 +7,6 @@ local function expired(stage)
   return redis.call('ZRANGEBYSCORE', leases_key(stage), '-inf', now, 'LIMIT', 0, 200)
 end
 
-local function parts(member) return string.match(member, '^(.*)/([^/]+)$') end
-
 for _, member in ipairs(expired('transcribe')) do
   local job, index = parts(member)
   if redis.call('SISMEMBER', job_key(job, 'inflight'), index) == 1 then

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from redis import Redis
 
 from tasks.health import Running, absent, look, running
+from tasks.roles import worker_name
 from tasks.settings import Settings, child_environment
 from tasks.store import Store
 from tests.conftest import Eventually, Stack
@@ -27,7 +27,7 @@ def workers_of(stack: Stack) -> dict[str, Running]:
 
 def faults(stack: Stack) -> list[str]:
     workers = workers_of(stack).values()
-    return [fault for worker in workers for fault in look(stack.store, worker, socket.gethostname())]
+    return [fault for worker in workers for fault in look(stack.store, worker)]
 
 
 def test_every_role_is_healthy(stack: Stack, eventually: Eventually) -> None:
@@ -53,7 +53,7 @@ def test_a_child_that_hangs_is_seen_though_its_parent_answers(
     eventually(lambda: faults(stack) == [])
     able = stack.store.slot_names(stage)
     pids = workers_of(stack)[role].pids
-    child = next(pid for pid in pids if f"{socket.gethostname()}-{pid}" in able)
+    child = next(pid for pid in pids if worker_name(pid) in able)
     os.kill(child, signal.SIGSTOP)
     try:
         eventually(lambda: faults(stack) == [fault], what="the fault")
@@ -88,9 +88,7 @@ def test_a_child_whose_model_cannot_be_loaded_is_seen(
     try:
         eventually(lambda: "its model is broken" in log.read_text(), 30, "the child's failure")
         (found,) = [worker for worker in running(PROC) if worker.pids[0] == process.pid]
-        assert list(look(Store(redis, settings), found, socket.gethostname())) == [
-            "transcribe: 0 of 1 can work"
-        ]
+        assert list(look(Store(redis, settings), found)) == ["transcribe: 0 of 1 can work"]
     finally:
         process.kill()
         process.wait()

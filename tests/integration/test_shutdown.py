@@ -74,5 +74,9 @@ def test_what_cannot_goes_back(machine: Machine, receiver: Receiver, eventually:
     # Its message is there for another worker.
     (message,) = connect(machine.settings.redis_url).lrange("transcribe", 0, -1)
     assert b'"redelivered": true' in message
+    # And so is the chunk: nobody waits for a lease to be over.
+    assert state.zcard("lh:leases:transcribe") == 0
+    (pending,) = state.keys("lh:job:*:pending")
+    assert b"0" in state.zrange(pending, 0, -1)
     (job,) = Store(state, machine.settings).jobs(None, 1)
     assert not job.terminal
