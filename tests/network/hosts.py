@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -48,11 +49,12 @@ class Network:
             host = self._namespace(name)
             ip("netns", "add", host)
             ip("-n", host, "link", "set", "lo", "up")
-            ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", name, "netns", switch)
+            cable = ("eth0", "type", "veth", "peer", "name", f"v-{name}", "netns", switch)
+            ip("-n", host, "link", "add", *cable)
             ip("-n", host, "addr", "add", f"{self.address(name)}/24", "dev", "eth0")
             ip("-n", host, "link", "set", "eth0", "up")
-            ip("-n", switch, "link", "set", name, "master", "br0")
-            ip("-n", switch, "link", "set", name, "up")
+            ip("-n", switch, "link", "set", f"v-{name}", "master", "br0")
+            ip("-n", switch, "link", "set", f"v-{name}", "up")
 
     def down(self) -> None:
         """End what was started, and take all down."""
@@ -66,11 +68,11 @@ class Network:
                 ip("netns", "del", self._namespace(name))
 
     def cut(self, name: str) -> None:
-        """Pull a host's cable, at the switch: the host itself notices nothing."""
-        ip("-n", self._namespace("sw"), "link", "set", name, "down")
+        """Pull a host's cable, at the switch: the host keeps its address, and what it sends is lost."""
+        ip("-n", self._namespace("sw"), "link", "set", f"v-{name}", "down")
 
     def heal(self, name: str) -> None:
-        ip("-n", self._namespace("sw"), "link", "set", name, "up")
+        ip("-n", self._namespace("sw"), "link", "set", f"v-{name}", "up")
 
     @contextlib.contextmanager
     def inside(self, name: str) -> Iterator[None]:
@@ -108,16 +110,31 @@ def _enter(namespace: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
+def skip_where_impossible() -> None:
+    """Skip, and say why, where hosts cannot be made: what goes wrong later is a failure."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    if not shutil.which("ip"):
+        pytest.skip("network namespaces need ip, of iproute2")
+    probe = f"lh{secrets.token_hex(2)}-probe"
+    try:
+        ip("netns", "add", probe)
+        ip("-n", probe, "link", "add", "br0", "type", "bridge")
+        ip("-n", probe, "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+    except RuntimeError as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    finally:
+        with contextlib.suppress(RuntimeError):  # it may never have been made
+            ip("netns", "del", probe)
+
+
 @contextlib.contextmanager
 def network(*names: str) -> Iterator[Network]:
-    """Hosts of these names; skips, and says why, where they cannot be made."""
+    """Hosts of these names, where they can be made."""
+    skip_where_impossible()
     made = Network(names)
     try:
         made.up()
-    except (OSError, RuntimeError) as error:
-        made.down()
-        pytest.skip(f"no network namespaces here: {error}")
-    try:
         yield made
     finally:
         made.down()
