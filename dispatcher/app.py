@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from dispatcher import problems, routes
+from dispatcher import problems, routes, webhooks
 from dispatcher.service import Service
 from tasks.errors import BlobStoreFailed, LonghandError
 from tasks.exposure import refuse_weak_keys
@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Longhand", lifespan=lifespan)
     app.state.service = service
     app.include_router(routes.router)
+    app.include_router(webhooks.router)
     app.include_router(routes.probes)
     app.add_exception_handler(problems.Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -11,6 +11,7 @@ import click
 from dispatcher.client import TERMINAL, Client, transcript_of
 from dispatcher.local import Machine, Plan
 from dispatcher.processes import end_on_signals
+from dispatcher.webhooks_cli import webhooks
 from tasks.errors import InvalidInput, LonghandError
 from tasks.events import rfc3339
 from tasks.formats import FORMATS
@@ -225,6 +226,9 @@ def jobs(limit: int) -> None:
         own = job["recording_id"] if job["recording_id"] != job["id"] else "-"
         submitted = rfc3339(job["created_ms"])[:19]
         click.echo(f"{submitted}  {job['id']}  {job['status']:<11}  {done:>13}  {own}  {job['error']}")
+
+
+main.add_command(webhooks)
 
 
 def follow(client: Client, job_id: str) -> None:

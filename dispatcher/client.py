@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -44,6 +44,19 @@ class Client:
 
     def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
         return list(self._call("GET", f"jobs?limit={limit}")["jobs"])
+
+    def webhooks(self, state: str = "", job_id: str = "", limit: int = 50) -> list[dict[str, Any]]:
+        query = urlencode({"state": state, "job": job_id, "limit": limit})
+        return list(self._call("GET", f"webhooks?{query}")["webhooks"])
+
+    def webhook(self, webhook_id: str) -> dict[str, Any]:
+        return self._call("GET", f"webhooks/{quote(webhook_id, safe='')}")
+
+    def redeliver(self, webhook_id: str) -> dict[str, Any]:
+        return self._call("POST", f"webhooks/{quote(webhook_id, safe='')}/redeliver", {})
+
+    def test_webhook(self, url: str) -> dict[str, Any]:
+        return self._call("POST", "webhooks/test", {"url": url})
 
     def health(self) -> dict[str, Any]:
         return self._call("GET", "health")

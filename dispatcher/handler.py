@@ -14,11 +14,11 @@ from redis.exceptions import RedisError
 
 from dispatcher.schemas import parse_policy
 from dispatcher.service import Service
-from dispatcher.views import Item, stream_items
 from tasks.errors import LonghandError
 from tasks.job import Job, Status
 from tasks.logs import start_logging
 from tasks.settings import Settings
+from tasks.views import Item, stream_items
 
 log = structlog.get_logger()
 

@@ -33,6 +33,14 @@ def job_not_found() -> Problem:
     return Problem(404, "job not found", JOB_NOT_FOUND)
 
 
+def webhook_not_found() -> Problem:
+    return Problem(404, "webhook not found", "webhook_not_found")
+
+
+def bad_link() -> Problem:
+    return Problem(403, "this link is not valid, or not any more", "bad_link")
+
+
 def endpoint_not_found() -> Problem:
     return Problem(404, "endpoint not found", "endpoint_not_found")
 

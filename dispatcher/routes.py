@@ -13,11 +13,12 @@ from starlette.responses import JSONResponse, Response
 from dispatcher import problems
 from dispatcher.auth import account_of
 from dispatcher.readers import Reader
-from dispatcher.schemas import parse_policy
+from dispatcher.schemas import parse_callback, parse_policy
 from dispatcher.service import Service
 from dispatcher.submit import JOB_ID, new_job_id
-from dispatcher.views import STREAM_OPEN, STREAM_OVER, Item, platform_status, status_object, stream_items
+from tasks.errors import LonghandError
 from tasks.job import Job, Status
+from tasks.views import STREAM_OPEN, STREAM_OVER, Item, platform_status, status_object, stream_items
 
 router = APIRouter(prefix="/v2/{endpoint_id}")
 # For load balancers and container engines, without a key.
@@ -198,8 +199,14 @@ async def _submit(
     request: Request, service: Service, endpoint: str, body: dict[str, Any], job_id: str
 ) -> str:
     limits = parse_policy(body.get("policy"), service.settings)
+    try:
+        callback = parse_callback(body.get("webhook"), body["input"], service.settings)
+    except LonghandError as error:
+        raise problems.bad_request(f"webhook: {error}", error.code) from None
     account = request.state.account
-    await run_in_threadpool(service.submitter.submit, job_id, body["input"], endpoint, account, limits)
+    await run_in_threadpool(
+        service.submitter.submit, job_id, body["input"], endpoint, account, limits, callback=callback
+    )
     return job_id
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
 from tasks.guard import check_url, origin
-from tasks.job import VAD_PARAMETERS, Options, Request
+from tasks.job import VAD_PARAMETERS, Callback, Options, Request
 from tasks.model_names import check_language
 from tasks.settings import Settings
 
@@ -119,6 +119,18 @@ def parse_contact(raw: object, settings: Settings) -> Contact:
     except (InvalidInput, AddressRefused):
         return Contact("", contact.recording_id)
     return contact
+
+
+def parse_callback(url: object, raw: object, settings: Settings) -> Callback | None:
+    """Read `webhook` of /run, beside its `input`; raises InvalidInput or AddressRefused."""
+    if url is None or url == "":
+        return None
+    if not isinstance(url, str) or not _encodable([url, raw]):
+        raise InvalidInput("it must be an address, such as https://example.com/hook")
+    check_url(url, allow_private=settings.allow_private_addresses)
+    # A recording that came along is not told again: it is never kept in Redis.
+    told = {name: value for name, value in raw.items() if name != "blob"} if isinstance(raw, dict) else raw
+    return Callback(url, origin(url), json.dumps(told, ensure_ascii=False))
 
 
 def parse_input(raw: object, settings: Settings) -> Parsed:

@@ -14,7 +14,7 @@ from tasks import endings
 from tasks.app import Doorbells
 from tasks.blobs import Blobs
 from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError
-from tasks.job import BLOB_SCHEME, Job, NewJob, Request
+from tasks.job import BLOB_SCHEME, Callback, Job, NewJob, Request
 from tasks.settings import Settings
 from tasks.store import Store
 
@@ -37,7 +37,16 @@ class Submitter:
         self._bells = bells
         self._blobs = blobs
 
-    def submit(self, job_id: str, raw: object, endpoint: str, account: str, limits: Limits) -> bool:
+    def submit(
+        self,
+        job_id: str,
+        raw: object,
+        endpoint: str,
+        account: str,
+        limits: Limits,
+        *,
+        callback: Callback | None = None,
+    ) -> bool:
         """Write the job; on return it is on disk. False if this id was there already.
 
         An input that is not valid makes a job that has failed: its error is told wherever a job is read,
@@ -59,6 +68,7 @@ class Submitter:
             contact.webhook_url,
             contact.recording_id,
             contact.receiver,
+            callback,
         )
         try:
             request = self._with_stored_blob(job_id, parse_input(raw, self._settings))
@@ -77,9 +87,13 @@ class Submitter:
 
     def cancel(self, job: Job) -> None:
         """End a job that has not ended. Its workers learn of it with their next heartbeat."""
-        done, receiver = self._store.finish(job.id, endings.canceled(job, self._store.now_ms()))
+        done, receivers = self._store.finish(job.id, endings.canceled(job, self._store.now_ms()))
         if done:
             log.info("job_canceled", job_id=job.id)
+        self._bells.deliver(*receivers)
+
+    def ring(self, receiver: str) -> None:
+        """Something is due to a receiver."""
         self._bells.deliver(receiver)
 
     def _refuse(self, new: NewJob, error: LonghandError) -> bool:
@@ -87,9 +101,9 @@ class Submitter:
         ending = endings.failed(new.id, recording_id, self._store.now_ms(), error)
         created = self._store.create(new)
         if created:
-            _, receiver = self._store.finish(new.id, ending)
+            _, receivers = self._store.finish(new.id, ending)
             log.info("job_refused", job_id=new.id, code=error.code)
-            self._bells.deliver(receiver)
+            self._bells.deliver(*receivers)
         return created
 
     def _with_stored_blob(self, job_id: str, parsed: Parsed) -> Request:

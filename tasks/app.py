@@ -93,9 +93,9 @@ class Doorbells:
     def assemble(self, job_id: str) -> None:
         self._ring(ASSEMBLE, (job_id,), f"job {job_id}")
 
-    def deliver(self, receiver: str) -> None:
-        """Ring for a receiver's due deliveries; an empty name rings for nobody."""
-        if receiver:
+    def deliver(self, *receivers: str) -> None:
+        """Ring for the receivers' due deliveries; an empty name rings for nobody."""
+        for receiver in dict.fromkeys(filter(None, receivers)):
             self._ring(DELIVER, (receiver,), f"to {receiver}")
 
     def _ring(self, stage: str, args: tuple[str | int, ...], shown: str) -> None:

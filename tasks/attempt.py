@@ -71,10 +71,10 @@ def fail_job(context: Context, job_id: str, error: LonghandError) -> None:
     if job is None:
         return
     ending = endings.failed(job_id, job.recording_id, context.store.now_ms(), error)
-    done, receiver = context.store.finish(job_id, ending)
+    done, receivers = context.store.finish(job_id, ending)
     if done:
         log.warning("job_failed", job_id=job_id, code=error.code, error=str(error))
-    context.bells.deliver(receiver)
+    context.bells.deliver(*receivers)
 
 
 def _refused(context: Context, job_id: str, stage: str, unit: str, reason: str) -> None:

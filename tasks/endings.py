@@ -21,14 +21,31 @@ class Ending:
     meta: str = "{}"
 
 
-def succeeded(job: Job, request: Request, transcript: Transcript, model: str, now_ms: int) -> Ending:
-    """The transcript is whole."""
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where else a transcript can be read, for bodies of more than so many bytes."""
+
+    url: str
+    above_bytes: int
+
+
+def completed_body(job: Job, request: Request, transcript: Transcript, now_ms: int) -> str:
+    """Body of the event that carries the transcript."""
     words = request.options.word_timestamps
     wire = [
         segment_to_wire(segment, language=transcript.language, extra_data=request.extra_data, words=words)
         for segment in transcript.segments
     ]
-    body = events.completed(job.id, job.recording_id, now_ms, transcript, wire)
+    return events.completed(job.id, job.recording_id, now_ms, transcript, wire)
+
+
+def succeeded(
+    job: Job, request: Request, transcript: Transcript, model: str, now_ms: int, *, link: Link | None = None
+) -> Ending:
+    """The transcript is whole. A `link` replaces it in a body that would be too large."""
+    body = completed_body(job, request, transcript, now_ms)
+    if link and len(body) > link.above_bytes:
+        body = events.completed_elsewhere(job.id, job.recording_id, now_ms, transcript, link.url)
     meta = {"language": transcript.language, "model": model}
     return Ending(Status.SUCCEEDED, body, body, meta=json.dumps(meta))
 

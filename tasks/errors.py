@@ -156,6 +156,12 @@ class BlobStoreFailed(LonghandError):
     retryable = True
 
 
+class JobGone(LonghandError):
+    """The job is kept no longer."""
+
+    code = "job_gone"
+
+
 class Canceled(LonghandError):
     """The job was canceled."""
 

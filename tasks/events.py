@@ -69,17 +69,33 @@ def completed(
 
     `warnings` is there only where there are any: a file that was cut off, or damaged.
     """
+    return _completed(job_id, recording_id, now_ms, transcript, transcription=transcription)
+
+
+def _completed(job_id: str, recording_id: str, now_ms: int, transcript: Transcript, **content: object) -> str:
     warnings = {"warnings": transcript.warnings} if transcript.warnings else {}
     return _body(
         job_id,
         recording_id,
         now_ms,
         status="completed",
-        transcription=transcription,
         language=transcript.language,
         duration=transcript.duration_ms / 1000,
+        **content,
         **warnings,
     )
+
+
+def completed_elsewhere(
+    job_id: str, recording_id: str, now_ms: int, transcript: Transcript, transcription_url: str
+) -> str:
+    """Body in place of one that would be too large: the same, with a link to the transcript."""
+    return _completed(job_id, recording_id, now_ms, transcript, transcription_url=transcription_url)
+
+
+def tried(now_ms: int) -> str:
+    """Body with which a receiver is tried; it is about no job."""
+    return _body("", "test", now_ms, status="test")
 
 
 def failed(

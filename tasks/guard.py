@@ -27,6 +27,7 @@ Resolver = Callable[[str, int, int, int], Sequence[AddressInfo]]
 
 _PORTS = frozenset({80, 443, 8080, 8443})
 _CONNECT_S = 30.0
+_SHORT_BYTES = 16 * 1024
 _SETTING = "set LONGHAND_ALLOW_PRIVATE_ADDRESSES=true to allow that"
 
 # urllib3's log lines name whole URLs, and query strings must never reach a log.
@@ -241,6 +242,15 @@ def send(
         if session.gate.over.is_set():
             raise SourceUnreachable(f"{host} did not answer within {timeout_s:g} s") from None
         raise SourceUnreachable(f"{host} broke the connection off, or does not speak HTTP") from None
+
+
+def let_go(session: GuardedSession, response: requests.Response, timeout_s: float) -> None:
+    """Read the rest of a short answer, so that its connection can be used again; hang up on any other."""
+    with response:
+        length = response.raw.length_remaining
+        if length is not None and length <= _SHORT_BYTES:
+            with contextlib.suppress(urllib3.exceptions.HTTPError, OSError), session.gate.within(timeout_s):
+                response.raw.read(decode_content=False)
 
 
 def _tls_reason(error: BaseException) -> str:

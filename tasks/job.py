@@ -99,6 +99,15 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """The `webhook` of /run, told once of the job's end as the platform does. `input` is JSON, as it came."""
+
+    url: str
+    receiver: str
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job about to be written. `request` is None where the input was not valid.
 
@@ -116,6 +125,7 @@ class NewJob:
     recording_id: str = ""
     # Deliveries to one scheme, host and port are one receiver's.
     receiver: str = ""
+    callback: Callback | None = None
 
 
 def _int(text: str | None) -> int | None:

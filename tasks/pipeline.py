@@ -19,6 +19,7 @@ from tasks.heartbeat import Heartbeat
 from tasks.ingest import ingest_recording
 from tasks.job import Job, Request
 from tasks.leases import Lease
+from tasks.links import link
 from tasks.model_names import model_of
 from tasks.transcript import merge, result_to_bytes
 
@@ -107,13 +108,25 @@ def assemble(self: Stage, job_id: str) -> str:
             context.store.results(job_id), duration_ms=job.duration_ms or 0, warnings=job.warnings
         )
         model = model_of(request.model, context.settings)
-        ending = endings.succeeded(job, request, transcript, model, context.store.now_ms())
-        done, receiver = context.store.finish(job_id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
-        context.bells.deliver(receiver)
+        now_ms = context.store.now_ms()
+        ending = endings.succeeded(job, request, transcript, model, now_ms, link=_link(context, job, now_ms))
+        done, receivers = context.store.finish(job_id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
+        context.bells.deliver(*receivers)
         if done:
             log.info("job_succeeded", job_id=job_id, segments=len(transcript.segments))
 
     return attempt(context, job_id, leases.ASSEMBLE, leases.ASSEMBLE, work)
+
+
+def _link(context: Context, job: Job, now_ms: int) -> endings.Link | None:
+    """Where the transcript can be read for as long as it is kept, if this API has a public address."""
+    settings = context.settings
+    if not settings.public_url:
+        return None
+    expires_ms = now_ms + settings.retention_ms
+    key = context.store.link_key()
+    url = link(settings.public_url, job, expires_ms, key)
+    return endings.Link(url, settings.webhook_max_bytes)
 
 
 @shared_task(name=app.DELIVER, bind=True, base=Stage)

@@ -33,8 +33,7 @@ def tick(context: Context) -> None:
         end_late(context, job_id)
     for job_id in reaped.assemble:
         context.bells.assemble(job_id)
-    for receiver in reaped.receivers:
-        context.bells.deliver(receiver)
+    context.bells.deliver(*reaped.receivers)
     context.bells.ingests()
     context.bells.chunks()
     # Last, since a blob store may fail in any way.
@@ -51,8 +50,8 @@ def end_late(context: Context, job_id: str) -> None:
         return
     now_ms = context.store.now_ms()
     if now_ms >= job.deadline_ms:
-        done, receiver = context.store.finish(job_id, endings.expired(job, now_ms))
-        context.bells.deliver(receiver)
+        done, receivers = context.store.finish(job_id, endings.expired(job, now_ms))
+        context.bells.deliver(*receivers)
         if done:
             log.warning("job_expired", job_id=job_id)
     else:

@@ -40,7 +40,7 @@ ROLES = {
     # One process is kept for assembling, however many recordings come in.
     "io": Role((app.INGEST, app.ASSEMBLE), "prefork", 3, "ingest", "assemble"),
     # A thread of the pool keeps the slot.
-    "deliver": Role((app.DELIVER,), "threads", 16, "deliver"),
+    "deliver": Role((app.DELIVER,), "threads", 128, "deliver"),
 }
 
 

@@ -91,6 +91,9 @@ def variable(field: str) -> str:
 Milliseconds = Annotated[int, Field(ge=0)]
 PositiveMilliseconds = Annotated[int, Field(ge=1)]
 ChunkLengths = Annotated[tuple[Annotated[int, Field(ge=1_000)], ...], BeforeValidator(_split)]
+CircuitList = Annotated[tuple[PositiveMilliseconds, ...], BeforeValidator(_split), Field(min_length=1)]
+SecretList = Annotated[tuple[Annotated[str, AfterValidator(_secret)], ...], BeforeValidator(_split)]
+AccountSecrets = Annotated[dict[Annotated[str, AfterValidator(_secret)], str], BeforeValidator(_keys)]
 MillisecondsList = Annotated[tuple[Milliseconds, ...], BeforeValidator(_split)]
 ApiKeys = Annotated[dict[str, str], BeforeValidator(_keys)]
 
@@ -107,6 +110,10 @@ class Settings(BaseModel):
     # redis:// or rediss://, with the number of the broker's database as its path.
     redis_url: Annotated[str, Field(pattern=r"^rediss?://[^/?#]+(/\d*)?(\?[^#]*)?$")] = REDIS_URL
     webhook_secret: Annotated[str, AfterValidator(_secret)] = ""
+    # Those before it, while receivers change over: they sign as well.
+    webhook_previous_secrets: SecretList = ()
+    # Secret -> the account whose webhooks it signs, in place of the two above; an account may have several.
+    webhook_account_secrets: AccountSecrets = Field(default_factory=dict)
     # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
     api_keys: ApiKeys = Field(default_factory=dict)
     allow_private_addresses: bool = False
@@ -178,6 +185,15 @@ class Settings(BaseModel):
         21_600_000,
         43_200_000,
     )
+    # Requests to one receiver at a time, once it has shown that it works.
+    webhook_concurrency: int = Field(4, ge=1)
+    # A receiver that fails so often in a row is left alone, the first, second... time for so long.
+    webhook_circuit_failures: int = Field(5, ge=1)
+    webhook_circuit_open_ms: CircuitList = (30_000, 60_000, 120_000, 300_000, 600_000)
+    # Of a webhook's body; a longer one has a link in place of the transcript, where public_url is set.
+    webhook_max_bytes: int = Field(64 * 1024**2, ge=1024)
+    # This API as receivers of webhooks reach it, such as https://longhand.example.com.
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^/?#]+[^?#]*)?$")] = ""
     progress_interval_ms: Milliseconds = 10_000
     progress_step: float = Field(0.05, ge=0, le=1)
 
@@ -186,6 +202,11 @@ class Settings(BaseModel):
         if 2 * self.heartbeat_ms > self.lease_ms:
             raise ValueError("LONGHAND_HEARTBEAT_MS must be at most half of LONGHAND_LEASE_MS")
         return self
+
+    def signing_secrets(self, account: str) -> tuple[str, ...]:
+        """The secrets that sign an account's webhooks, the present one first; none: they are unsigned."""
+        own = tuple(secret for secret, name in self.webhook_account_secrets.items() if name == account)
+        return own or tuple(filter(None, (self.webhook_secret, *self.webhook_previous_secrets)))
 
     @property
     def blobs(self) -> str:

@@ -4,6 +4,7 @@ Leases on work are in leases.py, deliveries in outbox.py; these three are all th
 """
 
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,8 @@ from tasks.chunks import Chunk
 from tasks.endings import Ending
 from tasks.errors import ConfigurationError
 from tasks.exposure import refuse_weak_redis
-from tasks.job import Job, NewJob, Status
-from tasks.scripts import Scripts, pack, text
+from tasks.job import Callback, Job, NewJob, Status
+from tasks.scripts import Scripts, pack, text, unpack
 from tasks.settings import Settings
 from tasks.transcript import ChunkResult, result_from_bytes
 
@@ -90,7 +91,7 @@ class Store:
         Raises redis.exceptions.TimeoutError where the disk takes too long.
         """
         request = new.request
-        row: dict[str, str | int] = {
+        row: dict[str, str | int | bytes] = {
             "account": new.account,
             "execution_timeout_ms": new.execution_timeout_ms,
             # A chunk of a low-priority job counts as four against its place in line.
@@ -102,6 +103,12 @@ class Store:
             "language": request.language if request else "",
             "pinned": int(bool(request and request.pinned)),
         }
+        if callback := new.callback:
+            row |= {
+                "callback_url": callback.url,
+                "callback_receiver": callback.receiver,
+                "callback_input": pack(callback.input),
+            }
         pairs = [part for pair in row.items() for part in pair]
         with self._redis.pipeline(transaction=False) as pipe:
             self._scripts("create", new.id, new.endpoint, new.ttl_ms, *pairs, client=pipe)
@@ -121,7 +128,15 @@ class Store:
         row = self._redis.hgetall(job_key(job_id))
         if not row:
             return None
+        row.pop(b"callback_input", None)  # not text
         return Job.from_row(job_id, {text(name): text(value) for name, value in row.items()})
+
+    def callback(self, job_id: str) -> Callback | None:
+        """The platform's callback that a job's client asked for."""
+        url, receiver, packed = self._redis.hmget(
+            job_key(job_id), "callback_url", "callback_receiver", "callback_input"
+        )
+        return Callback(text(url), text(receiver), unpack(packed).decode()) if url else None
 
     def jobs(self, account: str | None, limit: int) -> list[Job]:
         """The newest jobs first; of one account, or of all with None."""
@@ -139,8 +154,10 @@ class Store:
         """Write the `transcribing` event, once a run; the receiver to ring for, or ""."""
         return text(self._scripts("announce", job_id, pack(body), self._settings.retention_ms))
 
-    def finish(self, job_id: str, ending: Ending, *, stage: str = "", fence: str = "") -> tuple[bool, str]:
-        """End a job once. Returns whether this call did, and the receiver to ring for, or "".
+    def finish(
+        self, job_id: str, ending: Ending, *, stage: str = "", fence: str = ""
+    ) -> tuple[bool, tuple[str, ...]]:
+        """End a job once. Returns whether this call did, and the receivers to ring for.
 
         With a stage, only the holder of that stage's lease may. The audio of a job that succeeded
         may go at once; that of others stays until retention ends.
@@ -149,12 +166,12 @@ class Store:
         body = pack(ending.body)
         before = body if ending.body_before == ending.body else pack(ending.body_before)
         delay = 0 if ending.status is Status.SUCCEEDED else retention
-        done, receiver = self._scripts(
+        done, receivers = self._scripts(
             "finish",
             *(job_id, stage, fence, ending.status, ending.code, ending.error, ending.meta),
             *(body, before, delay, retention),
         )
-        return bool(done), text(receiver)
+        return bool(done), tuple(map(text, receivers))
 
     def workers(self, job_id: str) -> list[str]:
         """The worker processes that finished chunks of a job."""
@@ -221,6 +238,11 @@ class Store:
             text(name)
             for name in self._redis.zrange(f"lh:slots:{stage}", self.now_ms(), "+inf", byscore=True)
         }
+
+    def link_key(self) -> bytes:
+        """The key that signs links to transcripts: random, made at its first use, kept here alone."""
+        self._redis.set("lh:link_key", secrets.token_bytes(32), nx=True)
+        return bytes(self._redis.get("lh:link_key"))
 
     def now_ms(self) -> int:
         """Redis' clock, the only one that stamps anything."""

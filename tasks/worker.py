@@ -128,7 +128,7 @@ def check(settings: Settings, role: str) -> None:
         scratch.check(settings.scratch_path)
     if role == "transcribe" and settings.engine == Settings.model_fields["engine"].default:
         models.resolve(model_names.model_of("", settings), settings.model_dir, allow_path=True)
-    if role == "deliver" and not settings.webhook_secret:
+    if role == "deliver" and not settings.signing_secrets(""):
         log.warning("webhooks_unsigned", warning="WEBHOOK_SECRET is not set: webhooks carry no signature")
 
 
@@ -137,6 +137,7 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     check(settings, role)
     celery_app = app.create_app(settings)
     celery_app.conf.longhand_role = role
+    celery_app.conf.longhand_concurrency = ROLES[role].concurrency(concurrency)
     children: list[str] = []
     end_in_time(settings.soft_shutdown_ms / 1000, children)
     parent = context.build(settings, celery_app)

@@ -11,7 +11,7 @@ from tasks.events import Progress
 from tasks.guard import origin
 from tasks.job import Job, NewJob, Options, Request
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Lease, Leases
-from tasks.outbox import Attempt, Delivery, Outbox, Outcome
+from tasks.outbox import Attempt, Delivery, Health, Outbox, Outcome
 from tasks.scripts import unpack
 from tasks.settings import Settings
 from tasks.store import Store
@@ -110,8 +110,8 @@ class Bench:
         """What to finish a job with that is canceled now."""
         return endings.canceled(self.job(job_id), self.store.now_ms())
 
-    def finish(self) -> tuple[bool, str]:
-        """Cancel the job. Whether that ended it, and the receiver to ring for."""
+    def finish(self) -> tuple[bool, tuple[str, ...]]:
+        """Cancel the job. Whether that ended it, and the receivers to ring for."""
         return self.store.finish("j", self.canceled())
 
     # Units and leases
@@ -129,7 +129,11 @@ class Bench:
 
     def transcribe(self, index: int) -> str:
         """Claim a chunk and write its result. The receiver to ring for."""
-        lease = self.claim(TRANSCRIBE, str(index))
+        return self.transcribe_of("j", index)
+
+    def transcribe_of(self, job_id: str, index: int) -> str:
+        """The same of another job."""
+        lease = self.claim(TRANSCRIBE, str(index), job_id)
         return self.leases.commit(lease, result(index), "he", 1000, report)[1]
 
     def hand_out(self) -> list[tuple[str, int]]:
@@ -192,7 +196,8 @@ class Bench:
 
     def settle(self, delivery: Delivery, outcome: Outcome, delay_ms: int = 0) -> str:
         """End an attempt that was answered with 503. The delivery's state."""
-        return self.outbox.settle(delivery, outcome, REFUSED, delay_ms)
+        health: Health = "fast" if outcome == "delivered" else "down"
+        return self.outbox.settle(delivery, outcome, REFUSED, health, delay_ms)
 
     def refuse(self) -> str:
         """One attempt at what is due fails, and its delay passes. The delivery's state."""

@@ -27,7 +27,10 @@ from tests.bench import Bench
 from tests.hosts import Host, running
 
 SECRET = "the tests' secret"
+OLD_SECRET = "the one before"
+OTHERS_SECRET = "the others' secret"
 KEY = "a-key"
+OTHERS_KEY = "another-key"
 
 # The person who runs the tests may have Longhand's variables set; the tests must not see them.
 for _name in [name for name in os.environ if name.startswith(PREFIX) or name in UNPREFIXED]:
@@ -99,6 +102,8 @@ def bench(redis: Redis, settings: Settings) -> Bench:
         "max_attempts": 2,
         "progress_interval_ms": 0,
         "progress_step": 0.0,
+        # And so has the circuit of a receiver that fails.
+        "webhook_circuit_failures": 1000,
     }
     return Bench(redis, settings.model_copy(update=changes))
 
@@ -232,13 +237,20 @@ class Stack:
 def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """API, io, deliver and two transcribing workers as real processes, with timings made short."""
     folder = tmp_path_factory.mktemp("stack")
+    port = port_of("127.0.0.1", 0)
     settings = Settings(
         data_dir=folder,
         engine="tests.fake_engine:FakeEngine",
         model="multi",
         allow_private_addresses=True,
         webhook_secret=SECRET,
-        api_keys={KEY: "tests", "another-key": "others"},
+        webhook_previous_secrets=(OLD_SECRET,),
+        webhook_account_secrets={OTHERS_SECRET: "others"},
+        webhook_timeout_ms=4_000,
+        webhook_circuit_open_ms=(400, 800),
+        webhook_max_bytes=24_000,
+        public_url=f"http://127.0.0.1:{port}",
+        api_keys={KEY: "tests", OTHERS_KEY: "others"},
         first_chunks_ms=(),
         lease_ms=3_000,
         heartbeat_ms=300,
@@ -250,7 +262,7 @@ def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         progress_step=0.0,
         webhook_schedule_ms=(200, 200, 400),
     )
-    machine = Machine(settings, Plan(port=0, workers=2, redis_url=redis_url))
+    machine = Machine(settings, Plan(port=port, workers=2, redis_url=redis_url))
     try:
         machine.start(within_s=60)
         client = connect(machine.settings.state_url)

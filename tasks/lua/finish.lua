@@ -1,12 +1,12 @@
 -- The terminal state, its event and its delivery, in one step, once a run.
 -- ARGV: job, stage ('' where no lease is needed), fence, status, code, error, meta (JSON),
 --       body, body if transcription was never announced, blob_delay_ms, retention_ms.
--- Returns {1, receiver} or {0, ''}: it had ended, or the lease is another's.
+-- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's.
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
 local row = fields(job, 'status', 'announced_ms')
 local old = row[1]
-if old ~= 'queued' and old ~= 'running' then return {0, ''} end
-if stage ~= '' and not holds(job, stage, ARGV[3]) then return {0, ''} end
+if old ~= 'queued' and old ~= 'running' then return {0, {}} end
+if stage ~= '' and not holds(job, stage, ARGV[3]) then return {0, {}} end
 
 for _, index in ipairs(redis.call('SMEMBERS', job_key(job, 'inflight'))) do
   redis.call('ZREM', leases_key('transcribe'), job .. '/' .. index)
@@ -22,7 +22,9 @@ redis.call('HSET', job_key(job), 'status', status, 'finished_ms', now, 'code', A
   'meta', ARGV[7])
 recount(job, old, status)
 redis.call('XADD', job_key(job, 'events'), '*', 'kind', 'terminal', 'status', status)
-local receiver = post(job, 'terminal', row[2] and ARGV[8] or ARGV[9], now, ARGV[11])
+local receivers = {}
+receivers[1] = post(job, 'terminal', row[2] and ARGV[8] or ARGV[9], now, ARGV[11])
+receivers[#receivers + 1] = call_back(job, now, ARGV[11])
 -- Audio goes when its job has succeeded, else with everything else of the job.
 redis.call('ZADD', 'lh:sweep', now + ARGV[10], job)
 for _, part in ipairs({'chunks', 'results', 'dead', 'leases', 'events', 'workers'}) do
@@ -30,4 +32,4 @@ for _, part in ipairs({'chunks', 'results', 'dead', 'leases', 'events', 'workers
 end
 redis.call('PEXPIRE', job_key(job), ARGV[11])
 wake(job)
-return {1, receiver or ''}
+return {1, receivers}

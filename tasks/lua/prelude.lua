@@ -90,9 +90,13 @@ local function bury(job, index, reason)
   line_up(job, 'transcribe')
 end
 
--- Outbox. A job's deliveries form one list in the order of events; only its head is ever due, which is
--- what keeps their order. See contracts/webhooks.md.
+-- Outbox. A job's events form one list in their order; only its head is ever due, which is what keeps their
+-- order. Other deliveries are due by themselves. See contracts/webhooks.md.
 local function delivery_key(id) return 'lh:delivery:' .. id end
+
+-- A delivery that has found nobody for so long is a dead letter, however many attempts it has left: a
+-- receiver whose circuit is open costs none.
+local DELIVERY_LIFE_MS = 7 * 24 * 3600 * 1000
 
 local function schedule(id, due)
   local receiver = redis.call('HGET', delivery_key(id), 'receiver')
@@ -107,14 +111,24 @@ local function schedule_head(job, now)
   end
 end
 
+-- Remember an id in a list of an account's deliveries for as long as its row can be read.
+local function list(key, id, now, keep_ms)
+  redis.call('ZADD', key, now, id)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now - keep_ms)
+  redis.call('PEXPIRE', key, keep_ms)
+end
+
 -- End a delivery: delivered, superseded, gone or dead. Its row stays readable until retention ends.
 local function settle(id, state, now, retention_ms)
-  local row = redis.call('HMGET', delivery_key(id), 'job', 'receiver')
+  local row = redis.call('HMGET', delivery_key(id), 'job', 'receiver', 'account', 'kind')
   redis.call('HSET', delivery_key(id), 'state', state, 'settled_ms', now)
   redis.call('PEXPIRE', delivery_key(id), retention_ms)
   redis.call('PEXPIRE', delivery_key(id) .. ':attempts', retention_ms)
   redis.call('LREM', job_key(row[1], 'outbox'), 1, id)
   redis.call('ZREM', 'lh:receiver:' .. row[2], id)
+  if state == 'dead' and row[4] ~= 'test' then
+    list('lh:dead:' .. row[3], id, now, tonumber(retention_ms))
+  end
 end
 
 -- `transcribing` keeps its first try and two retries once the terminal event waits behind it;
@@ -126,16 +140,40 @@ local function overtaken(id, newer_kind)
   return newer_kind == 'terminal' and tonumber(row[2]) >= 3
 end
 
+-- A delivery's row. Its fields are documented in docs/redis.md.
+local function write_delivery(id, kind, to, url, receiver, body, now, retention_ms)
+  redis.call('HSET', delivery_key(id), 'job', to.job, 'account', to.account, 'endpoint', to.endpoint,
+    'kind', kind, 'url', url, 'receiver', receiver, 'body', body, 'state', 'waiting', 'attempts', 0,
+    'fence', 0, 'created_ms', now)
+  list('lh:deliveries:' .. to.account, id, now, DELIVERY_LIFE_MS + tonumber(retention_ms))
+end
+
+local function write_of_job(job, kind, url, receiver, body, now, retention_ms)
+  local row = fields(job, 'run', 'account', 'endpoint')
+  local id = 'evt_' .. job .. '_' .. row[1] .. '_' .. redis.call('HINCRBY', job_key(job), 'seq', 1)
+  local to = {job = job, account = row[2], endpoint = row[3]}
+  write_delivery(id, kind, to, url, receiver, body, now, retention_ms)
+  return id
+end
+
+-- Write an event of a job. Returns the receiver to ring for, or nothing.
 local function post(job, kind, body, now, retention_ms)
-  local row = fields(job, 'webhook_url', 'receiver', 'run')
+  local row = fields(job, 'webhook_url', 'receiver')
   if not row[1] or row[1] == '' then return end
   for _, id in ipairs(redis.call('LRANGE', job_key(job, 'outbox'), 0, -1)) do
     if overtaken(id, kind) then settle(id, 'superseded', now, retention_ms) end
   end
-  local id = 'evt_' .. job .. '_' .. row[3] .. '_' .. redis.call('HINCRBY', job_key(job), 'seq', 1)
-  redis.call('HSET', delivery_key(id), 'job', job, 'kind', kind, 'url', row[1], 'receiver', row[2],
-    'body', body, 'state', 'waiting', 'attempts', 0, 'fence', 0, 'created_ms', now)
+  local id = write_of_job(job, kind, row[1], row[2], body, now, retention_ms)
   redis.call('RPUSH', job_key(job, 'outbox'), id)
   schedule_head(job, now)
+  return row[2]
+end
+
+-- Write the platform's callback: one for the end of a run, in no order with the events. Its body is made
+-- when it is sent, from the job as it ended. Returns the receiver to ring for, or nothing.
+local function call_back(job, now, retention_ms)
+  local row = fields(job, 'callback_url', 'callback_receiver')
+  if not row[1] or row[1] == '' then return end
+  schedule(write_of_job(job, 'callback', row[1], row[2], '', now, retention_ms), now)
   return row[2]
 end

@@ -181,7 +181,8 @@ def test_help_a_person_can_learn_from(longhand: Longhand, command: str | None) -
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
-    assert set(main.commands) == {"up", "runpod", "transcribe", "status", "result", "cancel", "jobs"}
+    commands = {"up", "runpod", "transcribe", "status", "result", "cancel", "jobs", "webhooks"}
+    assert set(main.commands) == commands
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_is_submitted(

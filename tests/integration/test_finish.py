@@ -17,14 +17,14 @@ from tests.bench import HOOK, NEW, RECEIVER, Bench
 def test_a_job_ends_once(bench: Bench) -> None:
     bench.planned()
     error = NotMedia("a web page")
-    assert bench.store.finish("j", endings.failed("j", "j", bench.store.now_ms(), error)) == (True, "")
+    assert bench.store.finish("j", endings.failed("j", "j", bench.store.now_ms(), error)) == (True, ())
     job = bench.job()
     assert (job.status, job.code, job.error) == (Status.FAILED, "not_media", "a web page")
     assert job.finished_ms is not None
-    assert bench.finish() == (False, "")
+    assert bench.finish() == (False, ())
     assert bench.job() == job
     assert bench.redis.xlen("lh:job:j:events") == 1
-    assert bench.store.finish("no", bench.canceled()) == (False, "")
+    assert bench.store.finish("no", bench.canceled()) == (False, ())
     assert bench.store.job("no") is None
 
 
@@ -39,16 +39,16 @@ def test_a_stage_ends_a_job_only_while_it_holds_its_lease(bench: Bench) -> None:
     bench.expire(ASSEMBLE, ASSEMBLE)
     new = bench.claim(ASSEMBLE, ASSEMBLE)
     ending = replace(bench.canceled(), status=Status.SUCCEEDED)
-    assert bench.store.finish("j", ending, stage=ASSEMBLE, fence=old.fence) == (False, "")
+    assert bench.store.finish("j", ending, stage=ASSEMBLE, fence=old.fence) == (False, ())
     assert bench.job().status is Status.RUNNING
-    assert bench.store.finish("j", ending, stage=ASSEMBLE, fence=new.fence) == (True, "")
+    assert bench.store.finish("j", ending, stage=ASSEMBLE, fence=new.fence) == (True, ())
     assert bench.job().status is Status.SUCCEEDED
 
 
 def test_a_queued_job_can_be_canceled(bench: Bench) -> None:
     bench.store.create(NEW)
     assert bench.places() == ["lh:deadlines", "lh:ready:ingest"]
-    assert bench.finish() == (True, "")
+    assert bench.finish() == (True, ())
     assert bench.places() == []
     assert bench.leases.hand_out_ingests() == []
     assert bench.leases.claim("j", INGEST, INGEST) == Refused("gone")
@@ -89,7 +89,7 @@ def test_nothing_of_an_ended_job_stays(
         if key != "lh:job:j:outbox":
             assert 0 < bench.redis.pttl(key) <= retention_ms, key
     while delivery := bench.outbox.claim(RECEIVER, "drain"):
-        bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1))
+        bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1), "fast")
     kept = {key.decode().split(":")[1] for key in bench.redis.scan_iter("lh:*") if bench.redis.pttl(key) < 0}
     assert kept <= {"jobs", "counts", "clock", "sweep"}, "what is left belongs to no single job, or is pruned"
 
@@ -115,9 +115,9 @@ def test_a_failure_is_told_by_whether_transcription_was_announced(
         bench.store.announce("j", events.transcribing("j", "j", bench.store.now_ms()))
         delivery = bench.outbox.claim(RECEIVER, "drain")
         assert delivery is not None
-        bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1))
+        bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1), "fast")
     ending = endings.failed("j", "j", bench.store.now_ms(), NotMedia())
-    assert bench.store.finish("j", ending) == (True, RECEIVER)
+    assert bench.store.finish("j", ending) == (True, (RECEIVER,))
     told = bench.outbox.claim(RECEIVER, "drain")
     assert told is not None
     assert json.loads(told.body)["status"] == status

@@ -1,5 +1,7 @@
 """Deliveries in a real Redis: written with the change they report, in order, tried until settled."""
 
+from dataclasses import replace
+
 import pytest
 
 from tasks import events
@@ -27,7 +29,7 @@ def test_events_are_written_in_their_order(bench: Bench) -> None:
     bench.seal()
     bench.transcribe(1)
     assert bench.drain() == ["progress 2 of 4.0"]
-    assert bench.finish() == (True, RECEIVER)
+    assert bench.finish() == (True, (RECEIVER,))
     assert bench.drain() == ["transcription_failed"]
     assert bench.outbox.pending("j") == 0
 
@@ -36,7 +38,9 @@ def test_a_delivery_carries_the_body_and_an_id_of_its_own(bench: Bench) -> None:
     body = events.transcribing("j", "הקלטה", 1_700_000_000_000)
     bench.store.announce("j", body)
     first = bench.take()
-    assert first == Delivery("evt_j_1_1", "1", HOOK, body.encode(), 0)
+    assert replace(first, taken_ms=0) == Delivery(
+        "evt_j_1_1", "1", 0, HOOK, body.encode(), 0, "transcribing", "j", "us", "longhand"
+    )
     bench.settle(first, "delivered")
     bench.finish()
     assert bench.take().id == "evt_j_1_2"
@@ -53,7 +57,7 @@ def test_nothing_is_written_after_the_end(bench: Bench) -> None:
     bench.announce()
     bench.finish()
     assert bench.announce() == ""
-    assert bench.finish() == (False, "")
+    assert bench.finish() == (False, ())
     with pytest.raises(LeaseLost):
         bench.leases.commit(lease, result(0), "he", 1000, report)
     assert [what for what, _ in bench.written()] == ["transcribing", "transcription_failed"]
@@ -68,7 +72,7 @@ def test_a_job_that_has_ended_is_not_announced(bench: Bench) -> None:
 def test_a_job_without_a_webhook_writes_nothing(bench: Bench) -> None:
     bench.redis.flushdb()
     bench.planned(chunks=4)
-    assert [bench.announce(), bench.transcribe(0), bench.finish()] == ["", "", (True, "")]
+    assert [bench.announce(), bench.transcribe(0), bench.finish()] == ["", "", (True, ())]
     assert bench.redis.keys("lh:delivery:*") + bench.redis.keys("lh:receiver*") == []
 
 
@@ -138,7 +142,7 @@ def test_every_attempt_is_kept(bench: Bench) -> None:
     outcomes: list[Outcome] = ["retry", "retry", "delivered"]
     for attempt, outcome in zip(tries, outcomes, strict=True):
         delivery = bench.take()
-        bench.outbox.settle(delivery, outcome, attempt)
+        bench.outbox.settle(delivery, outcome, attempt, "fast")
     assert bench.outbox.attempts("evt_j_1_1") == tries
     assert bench.outbox.state("evt_j_1_1") == "delivered"
     for key in ("lh:delivery:evt_j_1_1", "lh:delivery:evt_j_1_1:attempts"):
@@ -190,7 +194,7 @@ def test_a_receiver_that_is_gone_hears_nothing_more_of_the_job(bench: Bench) -> 
     assert [state for _, state in bench.written()] == ["gone", "gone"]
     assert bench.outbox.pending("j") == 0
     assert bench.transcribe(1) == ""
-    assert bench.finish() == (True, "")
+    assert bench.finish() == (True, ())
     assert len(bench.written()) == 2
     assert bench.take().id == "evt_k_1_1", "another job is another matter"
 
@@ -202,9 +206,9 @@ def test_one_drain_at_a_time_serves_a_receiver(bench: Bench) -> None:
     first = bench.outbox.claim(RECEIVER, "one")
     assert first is not None
     assert bench.outbox.claim(RECEIVER, "two") is None, "a slow receiver must not take every thread"
-    bench.outbox.settle(first, "delivered", Attempt(0, 200, 1))
+    bench.outbox.settle(first, "delivered", Attempt(0, 200, 1), "fast")
     assert bench.outbox.claim(RECEIVER, "one") is not None
-    bench.redis.delete(f"lh:drain:{RECEIVER}")
+    bench.redis.delete(f"lh:drains:{RECEIVER}")
     assert bench.outbox.claim(RECEIVER, "two") is None, "the other delivery is being sent"
     bench.age(f"lh:receiver:{RECEIVER}", bench.redis.zrange(f"lh:receiver:{RECEIVER}", 0, 0)[0])
     assert bench.outbox.claim(RECEIVER, "two") is not None, "a drain that died is taken over"

@@ -56,6 +56,13 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "durable_accept": ("false", False),
     "webhook_timeout_ms": ("7", 7),
     "webhook_schedule_ms": ("7,8", (7, 8)),
+    "webhook_previous_secrets": ("s1, s2", ("s1", "s2")),
+    "webhook_account_secrets": ("us:s1,us:s2", {"s1": "us", "s2": "us"}),
+    "webhook_concurrency": ("7", 7),
+    "webhook_circuit_failures": ("7", 7),
+    "webhook_circuit_open_ms": ("7,8", (7, 8)),
+    "webhook_max_bytes": ("7000", 7000),
+    "public_url": ("https://a.test", "https://a.test"),
     "progress_interval_ms": ("7", 7),
     "progress_step": ("0.5", 0.5),
 }

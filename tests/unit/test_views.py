@@ -11,14 +11,6 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from dispatcher.app import create_app
-from dispatcher.views import (
-    MAX_ELEMENT,
-    QUEUE_VISIBLE_MS,
-    decode_progress,
-    output,
-    status_object,
-    stream_items,
-)
 from tasks import endings, leases
 from tasks.chunks import Chunk
 from tasks.errors import NotMedia
@@ -27,6 +19,14 @@ from tasks.leases import Lease, Leases
 from tasks.settings import Settings
 from tasks.store import Store
 from tasks.transcript import ChunkResult, Segment, Transcript, Word, result_to_bytes
+from tasks.views import (
+    MAX_ELEMENT,
+    QUEUE_VISIBLE_MS,
+    decode_progress,
+    output,
+    status_object,
+    stream_items,
+)
 
 CHUNK_MS = 10_000
 URL = "https://example.com/a.mp3"

@@ -1,0 +1,6 @@
+-- One delivery of no job, to try a receiver with. ARGV: id, account, endpoint, url, receiver, body, retention_ms.
+local now = now_ms()
+local to = {job = '', account = ARGV[2], endpoint = ARGV[3]}
+write_delivery(ARGV[1], 'test', to, ARGV[4], ARGV[5], ARGV[6], now, ARGV[7])
+schedule(ARGV[1], now)
+return 1
