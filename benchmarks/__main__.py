@@ -8,10 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accept, demo_speed, overhead
+from benchmarks import accept, demo_speed, overhead, webhooks
 from tasks.settings import refuse_telemetry
 
-BENCHMARKS = {"accept": accept.measure, "overhead": overhead.measure, "demo": demo_speed.measure}
+BENCHMARKS = {
+    "accept": accept.measure,
+    "overhead": overhead.measure,
+    "demo": demo_speed.measure,
+    "webhooks": webhooks.measure,
+}
 RESULTS = Path(__file__).parent / "results.json"
 
 
