@@ -1,8 +1,8 @@
 """An engine for tests: what it says depends on the samples only, what it does on the job's initial prompt.
 
-`slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1; `fail-once:1:FILE` fails on it until FILE
-exists; `hang:1:FILE` stops for ever on it until FILE exists; `die:1:FILE` kills its process likewise.
-FILE then holds the process's id. The model `broken` cannot be loaded.
+`slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1, `crash:1` in a way that nobody foresaw;
+`fail-once:1:FILE` fails on it until FILE exists; `hang:1:FILE` stops for ever on it until FILE exists;
+`die:1:FILE` kills its process likewise. FILE then holds the process's id. The model `broken` fails to load.
 """
 
 import hashlib
@@ -52,6 +52,8 @@ class FakeEngine:
             return
         if marker:
             Path(marker).write_text(str(os.getpid()))
+        if kind == "crash":
+            raise RuntimeError("nobody foresaw this")
         if kind in ("fail", "fail-once"):
             raise EngineFailed("the fake engine was told to fail")
         if kind == "hang":
