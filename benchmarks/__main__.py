@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accept, demo_speed, overhead, webhooks
+from benchmarks import accept, demo_speed, overhead, webhook_chaos, webhooks
 from tasks.settings import refuse_telemetry
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "overhead": overhead.measure,
     "demo": demo_speed.measure,
     "webhooks": webhooks.measure,
+    "webhook_chaos": webhook_chaos.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"
 
