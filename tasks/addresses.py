@@ -2,8 +2,8 @@
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-# What IANA's special-purpose registry does not call global, multicast, and Azure's host. Written out,
-# because `is_global` lets several of them through and changes with Python's patches.
+# IANA's special-purpose registry, what it calls global too, since no recording is there; multicast; Azure's
+# host. Written out, because `is_global` lets several of them through and changes with Python's patches.
 _REFUSED_V4 = tuple(
     IPv4Network(block)
     for block in (
@@ -16,8 +16,11 @@ _REFUSED_V4 = tuple(
         "172.16.0.0/12",
         "192.0.0.0/24",  # IETF protocols; Oracle's metadata is 192.0.0.192
         "192.0.2.0/24",
+        "192.31.196.0/24",  # AS112: answers to private reverse look-ups
+        "192.52.193.0/24",  # multicast relays (AMT)
         "192.88.99.0/24",  # 6to4 relays
         "192.168.0.0/16",
+        "192.175.48.0/24",  # AS112
         "198.18.0.0/15",
         "198.51.100.0/24",
         "203.0.113.0/24",
@@ -33,6 +36,8 @@ _REFUSED_V6 = tuple(
     for block in (
         "2001::/23",  # IETF protocols, Teredo and ORCHID among them
         "2001:db8::/32",
+        "2002::/16",  # 6to4, whose relays are gone (RFC 7526)
+        "2620:4f:8000::/48",  # AS112
         "3fff::/20",
     )
 )
@@ -42,8 +47,8 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether `address` is global unicast, on the public internet.
 
-    An address that carries an IPv4 address (mapped, 6to4, NAT64) is judged by that one, since that is
-    where its packets end up; Teredo, IPv4-compatible and zoned addresses are never public.
+    An address that carries an IPv4 address (mapped, NAT64) is judged by that one, since that is where its
+    packets end up; 6to4, Teredo, IPv4-compatible and zoned addresses are never public.
     """
     if isinstance(address, IPv4Address):
         return not any(address in block for block in _REFUSED_V4)
@@ -58,4 +63,4 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 def _embedded(address: IPv6Address) -> IPv4Address | None:
     if address in _NAT64:
         return IPv4Address(address.packed[-4:])
-    return address.ipv4_mapped or address.sixtofour
+    return address.ipv4_mapped
