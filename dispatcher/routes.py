@@ -200,7 +200,7 @@ async def _submit(
 ) -> str:
     limits = parse_policy(body.get("policy"), service.settings)
     try:
-        callback = parse_callback(body.get("webhook"), body["input"], service.settings)
+        callback = parse_callback(body.get("webhook"), body["input"], service.settings, endpoint)
     except LonghandError as error:
         raise problems.bad_request(f"webhook: {error}", error.code) from None
     account = request.state.account

@@ -100,7 +100,7 @@ class Parsed:
     blob: str = ""
 
 
-def parse_contact(raw: object, settings: Settings) -> Contact:
+def parse_contact(raw: object, settings: Settings, endpoint: str = "") -> Contact:
     """Read webhook and recording id from either place; what is not valid there counts as absent.
 
     So that an input with another mistake in it is still answered by webhook.
@@ -115,26 +115,26 @@ def parse_contact(raw: object, settings: Settings) -> Contact:
     contact = Contact(**found)
     try:
         if contact.webhook_url:
-            check_url(contact.webhook_url, allow_private=settings.allow_private_addresses)
+            check_url(contact.webhook_url, settings.policy(endpoint))
     except (InvalidInput, AddressRefused):
         return Contact("", contact.recording_id)
     return contact
 
 
-def parse_callback(url: object, raw: object, settings: Settings) -> Callback | None:
+def parse_callback(url: object, raw: object, settings: Settings, endpoint: str = "") -> Callback | None:
     """Read `webhook` of /run, beside its `input`; raises InvalidInput or AddressRefused."""
     if url is None or url == "":
         return None
     if not isinstance(url, str) or not _encodable([url, raw]):
         raise InvalidInput("it must be an address, such as https://example.com/hook")
-    check_url(url, allow_private=settings.allow_private_addresses)
+    check_url(url, settings.policy(endpoint))
     # A recording that came along is not told again: it is never kept in Redis.
     told = {name: value for name, value in raw.items() if name != "blob"} if isinstance(raw, dict) else raw
     return Callback(url, origin(url), json.dumps(told, ensure_ascii=False))
 
 
-def parse_input(raw: object, settings: Settings) -> Parsed:
-    """Read a job's input.
+def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
+    """Read the input of a job of `endpoint`; "" has what holds for all endpoints.
 
     Raises InvalidInput and its kinds (no source, unknown or unsupported option or scheme), ModelLanguage
     and AddressRefused.
@@ -154,12 +154,11 @@ def parse_input(raw: object, settings: Settings) -> Parsed:
     options = _options({name: arguments[name] for name in arguments if name in OPTION_NAMES}, args)
     model = given.model or settings.model
     check_language(model, options.language, options.task, options.multilingual)
-    webhook_url = given.webhook_url or args.webhook_url
-    if webhook_url:
-        check_url(webhook_url, allow_private=settings.allow_private_addresses)
     url, blob = _source(given, args)
-    if url:
-        check_url(url, allow_private=settings.allow_private_addresses)
+    policy = settings.policy(endpoint)
+    for address in (given.webhook_url or args.webhook_url, url):
+        if address:
+            check_url(address, policy)
     seconds = given.chunk_seconds or args.chunk_seconds
     request = Request(
         url=url,

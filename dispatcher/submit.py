@@ -56,7 +56,7 @@ class Submitter:
             raise InvalidInput("a job's id is 1 to 128 letters, digits, - and _")
         if self._store.job(job_id):
             return False
-        contact = parse_contact(raw, self._settings)
+        contact = parse_contact(raw, self._settings, endpoint)
         new = NewJob(
             job_id,
             endpoint,
@@ -71,7 +71,7 @@ class Submitter:
             callback,
         )
         try:
-            request = self._with_stored_blob(job_id, parse_input(raw, self._settings))
+            request = self._with_stored_blob(job_id, parse_input(raw, self._settings, endpoint))
         except BlobStoreFailed:
             raise
         except LonghandError as error:

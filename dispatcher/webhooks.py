@@ -70,7 +70,7 @@ async def redeliver(request: Request, service: Caller, delivery_id: DeliveryId) 
 async def test(request: Request, service: Caller, endpoint_id: str, receiver: Receiver) -> JSONResponse:
     """Send a signed event that is about no job, once."""
     try:
-        check_url(receiver.url, allow_private=service.settings.allow_private_addresses)
+        check_url(receiver.url, service.settings.policy(endpoint_id))
     except LonghandError as error:
         raise problems.bad_request(f"url: {error}", error.code) from None
     delivery_id, account = f"evt_test_{uuid.uuid4()}", request.state.account

@@ -17,7 +17,7 @@ from tasks.callback import callback_body
 from tasks.context import Context
 from tasks.errors import LonghandError
 from tasks.events import signature_headers
-from tasks.guard import GuardedSession, guarded_session, let_go, send
+from tasks.http import GuardedSession, guarded_session, let_go, send
 from tasks.outbox import Attempt, Delivery, Health, Outcome
 from tasks.settings import Settings
 
@@ -82,12 +82,18 @@ def _drain(context: Context, receiver: str) -> Counter[str]:
     name = uuid.uuid4().hex
     slot_s = time.monotonic()
     until_s = slot_s + DRAIN_S
-    with guarded_session(allow_private=context.settings.allow_private_addresses) as session:
+    with contextlib.ExitStack() as opened:
+
+        @functools.cache
+        def session(endpoint: str) -> GuardedSession:
+            # Each endpoint has a policy of its own.
+            return opened.enter_context(guarded_session(context.settings.policy(endpoint)))
+
         while delivery := context.outbox.claim(receiver, name):
             if states.total() == 1:
                 # There is more than one to send: another thread may help.
                 context.bells.deliver(receiver)
-            states[_attempt(context, session, delivery)] += 1
+            states[_attempt(context, session(delivery.endpoint), delivery)] += 1
             now_s = time.monotonic()
             if now_s > slot_s:
                 # A pool that is full of slow receivers works; what keeps its slot waits behind them.
@@ -159,7 +165,6 @@ def _post(context: Context, session: GuardedSession, delivery: Delivery) -> tupl
             session,
             "POST",
             delivery.url,
-            allow_private=settings.allow_private_addresses,
             timeout_s=timeout_s,
             data=body,
             headers={"Content-Type": "application/json", "User-Agent": "Longhand", **headers},
@@ -168,7 +173,7 @@ def _post(context: Context, session: GuardedSession, delivery: Delivery) -> tupl
         status = response.status_code
         if after := response.headers.get("Retry-After"):
             retry_after_ms = parse_retry_after(after, delivery.taken_ms)
-        let_go(session, response, timeout_s - (time.monotonic() - started_s))
+        let_go(response, max(0.0, timeout_s - (time.monotonic() - started_s)))
     except LonghandError as failure:
         error = str(failure)
     duration_ms = round(1000 * (time.monotonic() - started_s))

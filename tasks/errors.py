@@ -51,7 +51,7 @@ class UnsupportedScheme(InvalidInput):
 
 
 class AddressRefused(LonghandError):
-    """The address is not public, and private addresses are not allowed here."""
+    """The address is not public, and is not allowed here."""
 
     code = "address_refused"
 
@@ -80,6 +80,12 @@ class SourceTooLarge(LonghandError):
     """The recording is larger than this installation accepts."""
 
     code = "source_too_large"
+
+
+class SourceTooSlow(LonghandError):
+    """The recording's host sends too slowly."""
+
+    code = "source_too_slow"
 
 
 class SourceChanged(LonghandError):

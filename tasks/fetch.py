@@ -1,6 +1,7 @@
 """The download: from a URL to a file that only ever grows, so that a reader may follow it."""
 
 import re
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from tasks.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from tasks.guard import GuardedSession, guarded_session, send
+from tasks.guard import Resolver
+from tasks.http import GuardedSession, guarded_session, reading, send
+from tasks.pace import Clock, Pace
 from tasks.settings import Settings
 
 OnBytes = Callable[[int, int | None], None]
@@ -39,29 +42,26 @@ _HTML_START = re.compile(
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-def fetch(url: str, target: Path, settings: Settings, on_bytes: OnBytes) -> int:
-    """Download `url` into `target`; returns the size in bytes.
+def fetch(
+    url: str,
+    target: Path,
+    settings: Settings,
+    on_bytes: OnBytes,
+    *,
+    endpoint: str = "",
+    clock: Clock = time.monotonic,
+    resolve: Resolver = socket.getaddrinfo,
+) -> int:
+    """Download `url` into `target` for a job of `endpoint`; returns the size in bytes.
 
     `on_bytes(done, total)` is called after each block, when `done` bytes are in the file (`total` is None
     while unknown); what it raises stops the download and passes through. A transfer that breaks off is
     resumed, or sent again once and compared with what is there. Raises AddressRefused, UnsupportedScheme,
     InvalidInput, NotMedia and the Source* errors.
     """
-    private = settings.allow_private_addresses
-    with guarded_session(allow_private=private) as session, target.open("w+b") as file:
-        return _Download(url, session, file, settings, on_bytes).run()
-
-
-def public_name(url: str) -> str:
-    """Scheme, host and the path's last part: what logs and messages may say of a URL."""
-    try:
-        parsed = urllib3.util.parse_url(url)
-    except urllib3.exceptions.LocationParseError:
-        return "(unreadable URL)"
-    if not (parsed.scheme and parsed.host):
-        return "(unreadable URL)"
-    last = (parsed.path or "").rpartition("/")[2]
-    return f"{parsed.scheme}://{parsed.host}/{last}"
+    pace = Pace(settings, clock)
+    with guarded_session(settings.policy(endpoint), resolve) as session, target.open("w+b") as file:
+        return _Download(url, session, file, settings=settings, on_bytes=on_bytes, pace=pace).run()
 
 
 def next_hop(url: str, location: str) -> str:
@@ -126,10 +126,18 @@ class _Download:
     """One recording's transfer, over as many attempts as it takes (four at most)."""
 
     def __init__(
-        self, url: str, session: GuardedSession, file: BinaryIO, settings: Settings, on_bytes: OnBytes
+        self,
+        url: str,
+        session: GuardedSession,
+        file: BinaryIO,
+        *,
+        settings: Settings,
+        on_bytes: OnBytes,
+        pace: Pace,
     ) -> None:
         self.url = url
         self.host = ""
+        self.pace = pace
         self.session = session
         self.file = file
         self.settings = settings
@@ -174,8 +182,7 @@ class _Download:
                 self.session,
                 "GET",
                 url,
-                allow_private=self.settings.allow_private_addresses,
-                timeout_s=self.settings.source_timeout_ms / 1000,
+                timeout_s=self._patience_s(),
                 headers=headers,
                 stream=True,
             )
@@ -229,15 +236,25 @@ class _Download:
 
     def _copy(self, response: requests.Response, start: int) -> int:
         """Move the body into the file from offset `start` on; returns where it ended."""
+        if response.raw.isclosed():
+            return start
         position = start
-        try:
-            # read1 gives what has arrived: a slow host must not keep `on_bytes` from stopping the download.
-            while block := response.raw.read1(_BLOCK_BYTES, decode_content=True):
-                self._write(position, block)
-                position += len(block)
-        except urllib3.exceptions.HTTPError as error:
-            raise SourceUnreachable(self._broken_off()) from error
+        with reading(response, self._patience_s()) as alarm:
+            try:
+                # read1 gives what has arrived: `on_bytes` must be able to stop the download of a slow host.
+                while block := response.raw.read1(_BLOCK_BYTES, decode_content=True):
+                    self._write(position, block)
+                    position += len(block)
+                    alarm.extend(self._patience_s())
+            except urllib3.exceptions.HTTPError as error:
+                raise SourceUnreachable(self._broken_off()) from error
+            if alarm.rung:
+                raise SourceUnreachable(self._broken_off())
         return position
+
+    def _patience_s(self) -> float:
+        """How long the next bytes may take. Raises SourceTooSlow."""
+        return min(self.settings.source_timeout_ms / 1000, self.pace.check(self.host, self.size))
 
     def _write(self, position: int, block: bytes) -> None:
         overlap = block[: self.size - position]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from io import BytesIO
 from pathlib import Path
 
@@ -10,18 +9,17 @@ from tasks.audio import write_flac
 from tasks.chunks import Chunk
 from tasks.context import Context
 from tasks.cutting import cut, digest
-from tasks.errors import SourceTooLarge, SourceUnreachable
-from tasks.fetch import fetch, public_name
+from tasks.errors import SourceTooLarge
+from tasks.fetch import fetch
 from tasks.heartbeat import Heartbeat
 from tasks.job import BLOB_SCHEME, Request
 from tasks.leases import Lease
 from tasks.scratch import scratch_folder
 
-# A slow start is no reason to give a host up.
-GRACE_S = 60.0
 
-
-def ingest_recording(context: Context, request: Request, lease: Lease, heartbeat: Heartbeat) -> None:
+def ingest_recording(
+    context: Context, request: Request, endpoint: str, lease: Lease, heartbeat: Heartbeat
+) -> None:
     """Fetch, cut, store and announce every chunk, then seal the plan.
 
     Raises the errors of fetch() and cut(), SourceChanged, and LeaseLost where another attempt took over.
@@ -29,7 +27,7 @@ def ingest_recording(context: Context, request: Request, lease: Lease, heartbeat
     settings = context.settings
     with scratch_folder(settings.scratch_path, lease.job_id) as folder:
         source = folder / "source"
-        _bring(context, request.url, source, heartbeat)
+        _bring(context, request.url, endpoint, source, heartbeat)
         cutting = cut(
             source,
             target_ms=request.chunk_ms or settings.chunk_ms,
@@ -54,22 +52,15 @@ def ingest_recording(context: Context, request: Request, lease: Lease, heartbeat
         context.bells.assemble(lease.job_id)
 
 
-def _bring(context: Context, url: str, target: Path, heartbeat: Heartbeat) -> None:
+def _bring(context: Context, url: str, endpoint: str, target: Path, heartbeat: Heartbeat) -> None:
     """The recording as a local file, from the blob store or from the network."""
     if url.startswith(BLOB_SCHEME):
         context.blobs.download(url.removeprefix(BLOB_SCHEME), target)
         return
 
-    started_s = time.monotonic()
-
     def on_bytes(done: int, total: int | None) -> None:
         heartbeat.advance()
-        elapsed_s = time.monotonic() - started_s
-        if elapsed_s > GRACE_S and done < elapsed_s * context.settings.min_source_bytes_per_s:
-            raise SourceUnreachable(
-                f"{public_name(url)} comes at {done / elapsed_s:.0f} bytes a second: too slow"
-            )
         if total and total - done > shutil.disk_usage(target.parent).free:
             raise SourceTooLarge("the recording does not fit on this worker's disk")
 
-    fetch(url, target, context.settings, on_bytes)
+    fetch(url, target, context.settings, on_bytes, endpoint=endpoint)

@@ -35,8 +35,8 @@ def ingest(self: Stage, job_id: str) -> str:
     context = self.context
 
     def work(lease: Lease, heartbeat: Heartbeat) -> None:
-        _, request = _job_and_request(context, job_id)
-        ingest_recording(context, request, lease, heartbeat)
+        job, request = _job_and_request(context, job_id)
+        ingest_recording(context, request, job.endpoint, lease, heartbeat)
         log.info("job_planned", job_id=job_id)
 
     try:

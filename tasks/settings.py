@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from tasks.errors import ConfigurationError
+from tasks.policy import PORTS, Allowed, Policy
 
 REDIS_URL = "redis://127.0.0.1:6379/0"
 PREFIX = "LONGHAND_"
@@ -50,6 +51,12 @@ def _keys(value: object) -> object:
             raise ValueError(f"the same key is given twice, to {keys[key]} and {name}")
         keys[key] = name
     return keys
+
+
+def _allowed(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        Allowed.parse(entry)
+    return entries
 
 
 def signing_key(secret: str) -> bytes:
@@ -95,6 +102,10 @@ CircuitList = Annotated[tuple[PositiveMilliseconds, ...], BeforeValidator(_split
 SecretList = Annotated[tuple[Annotated[str, AfterValidator(_secret)], ...], BeforeValidator(_split)]
 AccountSecrets = Annotated[dict[Annotated[str, AfterValidator(_secret)], str], BeforeValidator(_keys)]
 MillisecondsList = Annotated[tuple[Milliseconds, ...], BeforeValidator(_split)]
+Ports = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=65_535)], ...], Field(min_length=1), BeforeValidator(_split)
+]
+AllowedAddresses = Annotated[tuple[str, ...], AfterValidator(_allowed), BeforeValidator(_split)]
 ApiKeys = Annotated[dict[str, str], BeforeValidator(_keys)]
 
 
@@ -117,6 +128,10 @@ class Settings(BaseModel):
     # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
     api_keys: ApiKeys = Field(default_factory=dict)
     allow_private_addresses: bool = False
+    # Of what clients name, at public addresses.
+    allowed_ports: Ports = PORTS
+    # `name`, `*.suffix`, address or network, each for all endpoints or, with `endpoint=` before it, for one.
+    allowed_addresses: AllowedAddresses = ()
     # Let Redis, the API and Flower be reached from other machines without a password that is hard to guess.
     allow_weak_passwords: bool = False
     # "user:password" of Flower.
@@ -145,6 +160,8 @@ class Settings(BaseModel):
     max_source_bytes: int = Field(20 * 1024**3, ge=1)
     # A host that sends less than this, on average after the first minute, is given up.
     min_source_bytes_per_s: int = Field(500, ge=0)
+    # For one whole download, redirects and resumptions with it.
+    max_source_ms: PositiveMilliseconds = 21_600_000
     source_timeout_ms: PositiveMilliseconds = 30_000
     max_redirects: int = Field(5, ge=0)
     max_run_bytes: int = Field(16 * 1024**2, ge=1)
@@ -207,6 +224,15 @@ class Settings(BaseModel):
         """The secrets that sign an account's webhooks, the present one first; none: they are unsigned."""
         own = tuple(secret for secret, name in self.webhook_account_secrets.items() if name == account)
         return own or tuple(filter(None, (self.webhook_secret, *self.webhook_previous_secrets)))
+
+    def policy(self, endpoint: str) -> Policy:
+        """What jobs of an endpoint may have connected to."""
+        entries = map(Allowed.parse, self.allowed_addresses)
+        return Policy.of(
+            allow_private=self.allow_private_addresses,
+            ports=self.allowed_ports,
+            allowed=tuple(entry for entry in entries if entry.endpoint in ("", endpoint)),
+        )
 
     @property
     def blobs(self) -> str:

@@ -18,7 +18,7 @@ from tasks.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from tasks.fetch import fetch, public_name
+from tasks.fetch import fetch
 from tasks.settings import Settings
 from tests.hosts import BODY, SETTINGS, Host, Request, Script, chunked, quiet, redirect
 
@@ -208,19 +208,3 @@ def test_no_failure_tells_more_of_the_url_than_its_host(
     printed = "".join(traceback.format_exception(caught.value)) + caplog.text
     assert "secret=" not in printed
     assert "/folder" not in printed
-
-
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        ("https://a.test/b/c.mp3?token=1#x", "https://a.test/c.mp3"),
-        ("https://me:word@A.test:8443/c.mp3", "https://a.test/c.mp3"),
-        ("http://a.test", "http://a.test/"),
-        ("http://[2001:db8::1]/c", "http://[2001:db8::1]/c"),
-        ("http://a.test:port/?token=1", "(unreadable URL)"),
-        ("data:audio/wav;base64,AAAA", "(unreadable URL)"),
-        ("nonsense", "(unreadable URL)"),
-    ],
-)
-def test_public_name(url: str, name: str) -> None:
-    assert public_name(url) == name

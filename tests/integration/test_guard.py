@@ -16,11 +16,14 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from tasks.errors import AddressRefused, SourceUnreachable
-from tasks.guard import AddressInfo, guarded_session, send
+from tasks.guard import AddressInfo
+from tasks.http import guarded_session, send
+from tasks.policy import Policy
 from tests.certificates import write_certificate
 
 # A reserved block of global unicast: public by every rule, routed nowhere.
 PUBLIC = "2d00::1"
+OPEN = Policy(allow_private=True)
 
 
 class Names:
@@ -108,12 +111,12 @@ OTHER_HOSTS = [
 @pytest.mark.parametrize("host", LOOPBACK_HOSTS)
 def test_no_spelling_of_loopback_is_connected_to(host: str, listener: socket.socket) -> None:
     url = f"http://{host}:{port_of(listener)}/"
-    with guarded_session(allow_private=False) as session, pytest.raises(AddressRefused):
+    with guarded_session(Policy()) as session, pytest.raises(AddressRefused):
         session.get(url, timeout=5)
     assert connections(listener) == 0
     # The spelling does lead there, so it was the guard that refused.
-    with guarded_session(allow_private=True) as session, pytest.raises(SourceUnreachable):
-        send(session, "GET", url, allow_private=True, timeout_s=0.2)
+    with guarded_session(OPEN) as session, pytest.raises(SourceUnreachable):
+        send(session, "GET", url, timeout_s=0.2)
     assert connections(listener) == 1
 
 
@@ -121,17 +124,17 @@ def test_no_spelling_of_loopback_is_connected_to(host: str, listener: socket.soc
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_addresses_that_are_not_public_are_refused(scheme: str, host: str) -> None:
     with (
-        guarded_session(allow_private=False) as session,
+        guarded_session(Policy()) as session,
         pytest.raises((AddressRefused, SourceUnreachable)) as caught,
     ):
-        send(session, "GET", f"{scheme}://{host}/", allow_private=False, timeout_s=5)
+        send(session, "GET", f"{scheme}://{host}/", timeout_s=5)
     # A zone may fail to resolve at all, where there is no such interface.
     assert caught.type is AddressRefused or "%" in host
 
 
 def test_one_private_address_among_public_ones_refuses_the_name(listener: socket.socket) -> None:
     names = Names([PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC])
-    with guarded_session(allow_private=False, resolve=names) as session:
+    with guarded_session(Policy(), names) as session:
         for _ in range(2):
             with pytest.raises(AddressRefused, match=r"recordings\.test"):
                 session.get(f"http://recordings.test:{port_of(listener)}/", timeout=5)
@@ -140,8 +143,9 @@ def test_one_private_address_among_public_ones_refuses_the_name(listener: socket
 
 def test_a_rebinding_name_gains_nothing(listener: socket.socket) -> None:
     names = Names([PUBLIC], ["127.0.0.1"])
-    url = f"http://recordings.test:{port_of(listener)}/"
-    with guarded_session(allow_private=False, resolve=names) as session:
+    port = port_of(listener)
+    url = f"http://recordings.test:{port}/"
+    with guarded_session(Policy(ports=frozenset({port})), names) as session:
         # Connects to the public address of its own look-up, where nobody is, and does not ask again.
         with pytest.raises(SourceUnreachable, match="could not be reached"):
             session.get(url, timeout=0.3)
@@ -155,10 +159,8 @@ def test_a_rebinding_name_gains_nothing(listener: socket.socket) -> None:
 def test_connects_to_the_address_it_looked_up_under_the_name_it_was_given(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/").respond_with_data("ok")
     names = Names(["127.0.0.1"])
-    with guarded_session(allow_private=True, resolve=names) as session:
-        response = send(
-            session, "GET", f"http://recordings.test.:{httpserver.port}/", allow_private=True, timeout_s=5
-        )
+    with guarded_session(OPEN, names) as session:
+        response = send(session, "GET", f"http://recordings.test.:{httpserver.port}/", timeout_s=5)
     assert response.text == "ok"
     # A final dot keeps the search domains of the machine out of the look-up.
     assert names.asked == ["recordings.test."]
@@ -170,11 +172,11 @@ def test_a_dead_address_leaves_time_for_the_next(httpserver: HTTPServer) -> None
     with socket.create_server(("127.0.0.2", 0)) as closed:
         dead = port_of(closed)
     names = Names(["127.0.0.2", "127.0.0.1"], ["127.0.0.2"])
-    with guarded_session(allow_private=True, resolve=names) as session:
+    with guarded_session(OPEN, names) as session:
         url = f"http://recordings.test:{httpserver.port}/"
-        assert send(session, "GET", url, allow_private=True, timeout_s=5).ok
+        assert send(session, "GET", url, timeout_s=5).ok
         with pytest.raises(SourceUnreachable, match="refused"):
-            send(session, "GET", f"http://other.test:{dead}/", allow_private=True, timeout_s=5)
+            send(session, "GET", f"http://other.test:{dead}/", timeout_s=5)
 
 
 def test_no_proxy_of_the_environment_is_used(
@@ -185,8 +187,8 @@ def test_no_proxy_of_the_environment_is_used(
         monkeypatch.setenv(name, f"http://127.0.0.1:{port_of(listener)}")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with guarded_session(allow_private=True) as session:
-        assert send(session, "GET", httpserver.url_for("/"), allow_private=True, timeout_s=5).ok
+    with guarded_session(OPEN) as session:
+        assert send(session, "GET", httpserver.url_for("/"), timeout_s=5).ok
     assert connections(listener) == 0
 
 
@@ -205,8 +207,8 @@ def test_redirects_are_handed_back_without_reading_their_body() -> None:
         thread.start()
         url = f"http://127.0.0.1:{port_of(server)}/"
         with (
-            guarded_session(allow_private=True) as session,
-            send(session, "GET", url, allow_private=True, timeout_s=5, stream=True) as response,
+            guarded_session(OPEN) as session,
+            send(session, "GET", url, timeout_s=5, stream=True) as response,
         ):
             assert response.status_code == 302
             assert response.headers["Location"] == "http://127.0.0.1:1/"
@@ -233,8 +235,8 @@ def test_failures_name_the_host_and_nothing_else_of_the_url(body: bytes) -> None
         thread = threading.Thread(target=answer)
         thread.start()
         url = f"http://127.0.0.1:{port_of(server)}/secretpath?secret=query"
-        with guarded_session(allow_private=True) as session, pytest.raises(SourceUnreachable) as caught:
-            send(session, "GET", url, allow_private=True, timeout_s=5)
+        with guarded_session(OPEN) as session, pytest.raises(SourceUnreachable) as caught:
+            send(session, "GET", url, timeout_s=5)
         thread.join(10)
     assert "127.0.0.1" in str(caught.value)
     # A log prints the whole traceback, causes included.
@@ -244,18 +246,18 @@ def test_failures_name_the_host_and_nothing_else_of_the_url(body: bytes) -> None
 def test_a_silent_host_times_out(listener: socket.socket) -> None:
     url = f"http://127.0.0.1:{port_of(listener)}/"
     with (
-        guarded_session(allow_private=True) as session,
+        guarded_session(OPEN) as session,
         pytest.raises(SourceUnreachable, match=r"127\.0\.0\.1 did not answer within 0\.2 s"),
     ):
-        send(session, "GET", url, allow_private=True, timeout_s=0.2)
+        send(session, "GET", url, timeout_s=0.2)
 
 
 def test_an_unknown_name_is_unreachable() -> None:
     with (
-        guarded_session(allow_private=False, resolve=unresolved) as session,
+        guarded_session(Policy(), unresolved) as session,
         pytest.raises(SourceUnreachable, match=r"nobody\.test could not be resolved"),
     ):
-        send(session, "GET", "http://nobody.test/", allow_private=False, timeout_s=5)
+        send(session, "GET", "http://nobody.test/", timeout_s=5)
 
 
 @pytest.fixture(scope="module")
@@ -277,13 +279,11 @@ def test_tls_keeps_the_name_for_sni_and_for_the_certificate(certificate: Path) -
     with HTTPServer(host="127.0.0.1", ssl_context=context) as server:
         server.expect_request("/").respond_with_data("ok")
         names = Names(["127.0.0.1"], ["127.0.0.1"])
-        with guarded_session(allow_private=True, resolve=names) as session:
+        with guarded_session(OPEN, names) as session:
 
             def get(host: str) -> str:
                 url = f"https://{host}:{server.port}/?secret=1"
-                return send(
-                    session, "GET", url, allow_private=True, timeout_s=5, verify=str(certificate)
-                ).text
+                return send(session, "GET", url, timeout_s=5, verify=str(certificate)).text
 
             assert get("recordings.test") == "ok"
             with pytest.raises(SourceUnreachable, match=r"other\.test.*[Hh]ostname mismatch") as caught:
@@ -306,10 +306,10 @@ def test_a_head_that_drips_is_given_up_in_time(before: bytes) -> None:
         thread = threading.Thread(target=drip, args=(server,), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
-        with guarded_session(allow_private=True) as session:
+        with guarded_session(OPEN) as session:
             started_s = time.monotonic()
             with pytest.raises(SourceUnreachable, match=r"did not answer within 0\.5 s"):
-                send(session, "GET", url, allow_private=True, timeout_s=0.5, stream=True)
+                send(session, "GET", url, timeout_s=0.5, stream=True)
             assert time.monotonic() - started_s < 3
         over.set()
         thread.join()
@@ -324,8 +324,8 @@ def test_a_kept_connection_is_ended_too(httpserver: HTTPServer) -> None:
         return Response("late")
 
     httpserver.expect_ordered_request("/slow").respond_with_handler(slow)
-    with guarded_session(allow_private=True) as session:
-        send(session, "GET", httpserver.url_for("/quick"), allow_private=True, timeout_s=5)
+    with guarded_session(OPEN) as session:
+        send(session, "GET", httpserver.url_for("/quick"), timeout_s=5)
         with pytest.raises(SourceUnreachable):
-            send(session, "GET", httpserver.url_for("/slow"), allow_private=True, timeout_s=0.3)
+            send(session, "GET", httpserver.url_for("/slow"), timeout_s=0.3)
     release.set()

@@ -4,6 +4,7 @@ import pytest
 
 from tasks.errors import AddressRefused, InvalidInput, LonghandError, UnsupportedScheme
 from tasks.guard import check_url, origin
+from tasks.policy import Policy
 
 
 @pytest.mark.parametrize(
@@ -33,18 +34,18 @@ from tasks.guard import check_url, origin
 )
 def test_a_url_is_judged_by_itself(url: str, error: type[LonghandError]) -> None:
     with pytest.raises(error) as caught:
-        check_url(url, allow_private=False)
+        check_url(url, Policy())
     assert caught.type is error
 
 
 @pytest.mark.parametrize("port", ["", ":80", ":443", ":8080", ":8443", ":"])
 @pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
 def test_the_usual_ports_pass(scheme: str, port: str) -> None:
-    check_url(f"{scheme}://recordings.test{port}/a?b#c", allow_private=False)
+    check_url(f"{scheme}://recordings.test{port}/a?b#c", Policy())
 
 
 def test_any_port_passes_where_private_addresses_do() -> None:
-    check_url("http://127.0.0.1:6379/", allow_private=True)
+    check_url("http://127.0.0.1:6379/", Policy(allow_private=True))
 
 
 @pytest.mark.parametrize(
@@ -58,5 +59,5 @@ def test_any_port_passes_where_private_addresses_do() -> None:
     ],
 )
 def test_deliveries_to_one_scheme_host_and_port_are_one_receivers(url: str, receiver: str) -> None:
-    check_url(url, allow_private=False)
+    check_url(url, Policy())
     assert origin(url) == receiver
