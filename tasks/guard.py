@@ -118,7 +118,7 @@ def _open(info: AddressInfo, timeout_s: float, connection: HTTPConnection) -> so
 
 
 def check_url(url: str, policy: Policy) -> None:
-    """Judge a URL by itself: scheme, host, user info and, where no address could make up for it, port.
+    """Judge a URL by itself: scheme, host, zone, user info and, where no address could make up for it, port.
 
     Raises UnsupportedScheme, InvalidInput or AddressRefused.
     """
@@ -132,6 +132,8 @@ def check_url(url: str, policy: Policy) -> None:
     if policy.allows_host(host):
         return
     _refuse_metadata(host, policy)
+    if "%" in host:
+        raise AddressRefused(f"{host} names a network interface of this machine")
     if port is not None and policy.refuses_port(port):
         raise _unusual_port(host, port, policy)
 

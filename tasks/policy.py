@@ -109,7 +109,8 @@ class Policy:
 
     def refuses_port(self, port: int) -> bool:
         """Whether `port` may not be reached at any address that is not allowed by its host."""
-        return port not in self.ports and not self.networks
+        # Requests takes port 0 for the usual one, which then may be a port of `ports`.
+        return port not in self.ports and (port == 0 or not self.networks)
 
     def allows(self, address: IPv4Address | IPv6Address, port: int) -> bool:
         """Whether a connection may be made to this address, which an allowed host did not lead to."""

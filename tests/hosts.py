@@ -5,13 +5,54 @@ import random
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tasks.guard import AddressInfo
 from tasks.settings import Settings
 
 BODY = random.Random(1).randbytes(1_000_000)
 SETTINGS = Settings(allow_private_addresses=True, source_timeout_ms=5_000)
+
+
+class Names:
+    """A resolver that answers from a list, one entry for each look-up, and remembers them."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int, family: int, kind: int) -> list[AddressInfo]:
+        self.asked.append(host)
+        found: list[AddressInfo] = []
+        for address in self.answers.pop(0):
+            found.extend(socket.getaddrinfo(address, port, family, kind, 0, socket.AI_NUMERICHOST))
+        return found
+
+
+@contextlib.contextmanager
+def listening(address: str = "127.0.0.1") -> Iterator[socket.socket]:
+    """Accepts nothing: connections stay in its backlog, to be counted. "" is every address here."""
+    dual = not address and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    with socket.create_server((address, 0), family=family, dualstack_ipv6=dual) as server:
+        server.setblocking(False)
+        yield server
+
+
+def connections(server: socket.socket) -> int:
+    """How many were made since the last count."""
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+            count += 1
+    return count
+
+
+def port_of(server: socket.socket) -> int:
+    port: int = server.getsockname()[1]
+    return port
 
 
 @dataclass

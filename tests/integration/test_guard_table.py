@@ -1,0 +1,202 @@
+"""The table of tests/guard_table.py against real sockets: no case reaches anything, in any of three ways."""
+
+import contextlib
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import pytest
+
+from dispatcher.schemas import parse_input
+from tasks.errors import AddressRefused, LonghandError, SourceUnreachable
+from tasks.fetch import fetch
+from tasks.guard import Resolver
+from tasks.http import guarded_session, send
+from tasks.policy import Policy
+from tasks.settings import Settings
+from tests.guard_table import PUBLIC, URLS, Case
+from tests.hosts import BODY, Host, Names, Request, connections, listening, port_of, quiet, redirect, running
+
+# An address of this machine that the tests' settings allow: what leads the guard astray is there.
+ALLOWED = "127.0.0.9"
+SPELLINGS = {"loopback", "short", "integer", "hex", "octal", "mixed", "unspecified", "mapped"}
+# Every address that this process connects to, as the interpreter itself reports it.
+_connects: list[str] = []
+
+
+def _remember(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        _connects.append(arguments[1][0])
+
+
+sys.addaudithook(_remember)
+
+
+@pytest.fixture
+def connected() -> list[str]:
+    """The addresses connected to since the test began."""
+    _connects.clear()
+    return _connects
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[socket.socket]:
+    with listening("") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def astray() -> Iterator[Host]:
+    with running(ALLOWED) as host:
+        yield host
+
+
+class Attempt:
+    """A case with the listener's port in its URL, and with that port allowed: it is not what refuses."""
+
+    def __init__(self, case: Case, listener: socket.socket) -> None:
+        port = port_of(listener)
+        self.url = case.url.replace("{port}", str(port))
+        self.settings = Settings(
+            allowed_ports=(80, 443, port), allowed_addresses=(ALLOWED,), source_timeout_ms=300
+        )
+        self.resolve: Resolver = Names(*case.answers) if case.answers else socket.getaddrinfo
+
+
+def label(case: Case) -> str:
+    return f"{case.kind}: {case.url}".encode("unicode_escape").decode()
+
+
+def redirectable(case: Case) -> bool:
+    """Whether a Location can say it: not what is relative there, and no line ends."""
+    with contextlib.suppress(ValueError):
+        return min(case.url, default="\n") >= " " and urljoin("http://a.test/", case.url) == case.url
+    return False
+
+
+def shown(case: Case) -> bool:
+    """Whether the URL alone is enough to refuse it."""
+    return bool(case.url) and case.code in ("unsupported_scheme", "invalid_input")
+
+
+def spelled(case: Case) -> bool:
+    """Whether it is another way to write an address of the listener."""
+    return case.kind in SPELLINGS and "{port}" in case.url
+
+
+everything = pytest.mark.parametrize("case", URLS, ids=label)
+redirects = pytest.mark.parametrize("case", list(filter(redirectable, URLS)), ids=label)
+
+
+def assert_nothing_reached(listener: socket.socket, connected: list[str], *others: str) -> None:
+    assert connections(listener) == 0
+    # The listener sees what is of this machine; the interpreter, what was tried beyond it.
+    assert set(connected) <= {PUBLIC, *others}
+
+
+@everything
+def test_as_a_recording(case: Case, listener: socket.socket, target: Path, connected: list[str]) -> None:
+    tried = Attempt(case, listener)
+    with pytest.raises(LonghandError) as caught:
+        fetch(tried.url, target, tried.settings, quiet, resolve=tried.resolve)
+    assert caught.value.code == case.code
+    assert_nothing_reached(listener, connected)
+    assert target.read_bytes() == b""
+
+
+@redirects
+def test_as_the_target_of_a_redirect(
+    case: Case, listener: socket.socket, astray: Host, target: Path, connected: list[str]
+) -> None:
+    tried = Attempt(case, listener)
+    astray.requests.clear()
+    astray.scripts = [redirect(302, tried.url)]
+
+    def resolve(host: str, port: int, family: int, kind: int) -> Any:
+        return (socket.getaddrinfo if host == ALLOWED else tried.resolve)(host, port, family, kind)
+
+    with pytest.raises(LonghandError) as caught:
+        fetch(astray.url, target, tried.settings, quiet, resolve=resolve)
+    assert caught.value.code == case.code
+    assert_nothing_reached(listener, connected, ALLOWED)
+    assert len(astray.requests) == 1
+
+
+@everything
+def test_as_a_webhook(case: Case, listener: socket.socket, connected: list[str]) -> None:
+    tried = Attempt(case, listener)
+    with (
+        guarded_session(tried.settings.policy(""), tried.resolve) as session,
+        pytest.raises(LonghandError) as caught,
+    ):
+        send(session, "POST", tried.url, timeout_s=0.3, data=b"{}")
+    assert caught.value.code == case.code
+    assert_nothing_reached(listener, connected)
+
+
+@pytest.mark.parametrize("field", ["url", "webhook_url"])
+@pytest.mark.parametrize("case", list(filter(shown, URLS)), ids=label)
+def test_what_the_url_itself_shows_is_refused_at_the_door(case: Case, field: str) -> None:
+    with pytest.raises(LonghandError) as caught:
+        parse_input({"url": "https://recordings.test/a", field: case.url.replace("{port}", "80")}, Settings())
+    assert caught.value.code == case.code
+
+
+def test_the_table_is_as_long_as_promised() -> None:
+    assert len(set(URLS)) == len(URLS) >= 80
+
+
+@pytest.mark.parametrize("case", list(filter(spelled, URLS)), ids=label)
+def test_the_spellings_do_lead_to_the_listener(case: Case, listener: socket.socket) -> None:
+    # So it is the guard that refuses them, and not the resolver or the kernel.
+    tried = Attempt(case, listener)
+    with (
+        guarded_session(Policy(allow_private=True), tried.resolve) as session,
+        pytest.raises(SourceUnreachable, match="did not answer"),
+    ):
+        send(session, "GET", tried.url, timeout_s=0.1)
+    assert connections(listener) == 1
+
+
+def rebound(astray: Host, *addresses: str) -> tuple[str, Names]:
+    """A name's URL on the host's port, and the addresses it leads to, look-up by look-up."""
+    names = Names(*([address] for address in addresses))
+    return f"http://recordings.test:{port_of(astray.server)}/a", names
+
+
+@pytest.mark.parametrize("private", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_a_name_that_rebinds_between_two_hops(
+    private: str, astray: Host, target: Path, connected: list[str]
+) -> None:
+    url, names = rebound(astray, ALLOWED, private)
+    astray.scripts = [redirect(302, url)]
+    with pytest.raises(AddressRefused):
+        fetch(url, target, Settings(allowed_addresses=(ALLOWED,)), quiet, resolve=names)
+    assert set(connected) == {ALLOWED}
+    assert names.asked == ["recordings.test"] * 2
+
+
+def test_a_name_that_rebinds_before_a_resumption(astray: Host, target: Path, connected: list[str]) -> None:
+    url, names = rebound(astray, ALLOWED, "127.0.0.1")
+
+    def broken(request: Request) -> None:
+        request.file(BODY, cut=1000, ETag='"one"')
+
+    astray.scripts = [broken]
+    with pytest.raises(AddressRefused):
+        fetch(url, target, Settings(allowed_addresses=(ALLOWED,)), quiet, resolve=names)
+    assert set(connected) == {ALLOWED}
+    assert target.stat().st_size == 1000
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_a_loop_of_redirects_ends(hops: int, astray: Host, target: Path) -> None:
+    astray.requests.clear()
+    astray.scripts = [redirect(302, f"/{number % hops}") for number in range(20)]
+    with pytest.raises(LonghandError) as caught:
+        fetch(astray.url, target, Settings(allowed_addresses=(ALLOWED,), max_redirects=3), quiet)
+    assert caught.value.code == "source_refused"
+    assert len(astray.requests) == 4
