@@ -66,9 +66,11 @@ def _network(target: str) -> Network | None:
 def _name(target: str) -> str:
     star, suffix = ("*.", target[2:]) if target.startswith("*.") else ("", target)
     try:
-        host = _plain(urllib3.util.parse_url(f"http://{suffix}/").host or "")
+        parsed = urllib3.util.parse_url(f"http://{suffix}")
     except urllib3.exceptions.LocationParseError:
-        host = ""
+        parsed = urllib3.util.Url()
+    # The rest of a URL is no part of a name.
+    host = _plain(parsed.host or "") if parsed == urllib3.util.Url("http", host=parsed.host) else ""
     labels = host.split(".")
     if not all(_LABEL.fullmatch(label) for label in labels) or _NUMBER.fullmatch(labels[-1]):
         raise ValueError("not a host name, a *.suffix, an address or a network such as 10.0.0.0/8")
