@@ -1,5 +1,6 @@
 """The download: from a URL to a file that only ever grows, so that a reader may follow it."""
 
+import errno
 import re
 import socket
 import time
@@ -266,8 +267,13 @@ class _Download:
         if self.size + len(fresh) > self._limit:
             raise SourceTooLarge(self._too_large())
         self.file.seek(self.size)
-        self.file.write(fresh)
-        self.file.flush()
+        try:
+            self.file.write(fresh)
+            self.file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise SourceTooLarge("the recording does not fit on this worker's disk") from error
         self.size += len(fresh)
         if position < _HEAD_BYTES:
             self.file.seek(0)

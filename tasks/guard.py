@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import socket
+import struct
 import threading
 import time
 import weakref
@@ -53,8 +54,7 @@ class Gate:
         self.over.set()
         for opened in [*self.twins, *(connection.sock for connection in self.connections)]:
             if opened is not None:
-                with contextlib.suppress(OSError):
-                    opened.shutdown(socket.SHUT_RDWR)
+                break_off(opened)
 
     def look_up(self, host: str, port: int) -> Sequence[AddressInfo]:
         """Where `host` leads, if a connection to each of these addresses may be made.
@@ -101,6 +101,14 @@ class Gate:
                     self._shut()
                 return opened
         raise SourceUnreachable(f"{host} could not be reached: {reason}")
+
+
+def break_off(opened: socket.socket) -> None:
+    """End a connection under whoever waits for it; its other end hears of it at once."""
+    with contextlib.suppress(OSError):
+        # A host that floods would not see a mere end: nobody makes room any more for what it sends.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        opened.shutdown(socket.SHUT_RDWR)
 
 
 def _open(info: AddressInfo, timeout_s: float, connection: HTTPConnection) -> socket.socket:

@@ -1,6 +1,7 @@
 """HTTP to addresses that clients name: requests, on sockets that the guard opens, within a time."""
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -16,7 +17,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from tasks.alarm import Alarm
 from tasks.errors import InvalidInput, SourceUnreachable
-from tasks.guard import Gate, Resolver, check_url, host_of
+from tasks.guard import Gate, Resolver, break_off, check_url, host_of
 from tasks.policy import Policy
 
 _SHORT_BYTES = 16 * 1024
@@ -90,14 +91,11 @@ def reading(response: requests.Response, timeout_s: float) -> Iterator[Alarm]:
 
     Whoever reads must look at `rung`: an end of the connection may pass for the end of the body.
     """
-    with socket.socket(fileno=os.dup(response.raw.fileno())) as twin:
-
-        def shut() -> None:
-            with contextlib.suppress(OSError):
-                twin.shutdown(socket.SHUT_RDWR)
-
-        with Alarm(timeout_s, shut) as alarm:
-            yield alarm
+    with (
+        socket.socket(fileno=os.dup(response.raw.fileno())) as twin,
+        Alarm(timeout_s, functools.partial(break_off, twin)) as alarm,
+    ):
+        yield alarm
 
 
 def send(
