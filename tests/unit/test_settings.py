@@ -210,3 +210,16 @@ def test_blobs_live_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> 
 def test_heartbeats_that_come_too_late_for_their_lease_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="at most half of LONGHAND_LEASE_MS"):
         Settings.from_env({"LONGHAND_LEASE_MS": "1000", "LONGHAND_HEARTBEAT_MS": "501"})
+
+
+def test_secrets_that_sign() -> None:
+    given = {
+        "WEBHOOK_SECRET": "new",
+        "LONGHAND_WEBHOOK_PREVIOUS_SECRETS": "old,older",
+        "LONGHAND_WEBHOOK_ACCOUNT_SECRETS": "us:ours,them:theirs,us:our-old",
+    }
+    read = Settings.from_env(given)
+    assert read.signing_secrets("us") == ("ours", "our-old")
+    assert read.signing_secrets("them") == ("theirs",)
+    assert read.signing_secrets("nobody") == ("new", "old", "older")
+    assert Settings().signing_secrets("us") == ()
