@@ -30,6 +30,14 @@ DEMUXERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dv,eac3,flac,flv,gxf,iff,loas,matroska,mov,mp3,mpc,mpc8,"
     "mpeg,mpegts,mxf,nut,ogg,qcp,rm,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
 )
+# The last two are FFmpeg's defaults for QuickTime files whose sound is in another file; an upgrade must not
+# change them.
+OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": DEMUXERS,
+    "enable_drefs": "0",
+    "use_absolute_path": "0",
+}
 # Writers to a pipe cannot go back and put the size into a RIFF header; they leave it this large.
 RIFF_SIZE_UNKNOWN = 0x7FFF_F000
 # The longest page of an Ogg file, bytes, and the flag of the last one.
@@ -148,7 +156,7 @@ def _open(source: Path | BinaryIO) -> InputContainer:
             # An absolute path cannot be taken for an address such as "concat:a|b".
             source.resolve() if isinstance(source, Path) else source,
             "r",
-            container_options={"protocol_whitelist": "file", "format_whitelist": DEMUXERS},
+            container_options=OPTIONS,
             # Tags in a legacy character set must not fail a recording.
             metadata_errors="replace",
         )

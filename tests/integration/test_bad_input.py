@@ -25,6 +25,7 @@ from tasks.leases import Leases
 from tasks.settings import Settings
 from tasks.store import Store
 from tests.conftest import Eventually, Receiver, Stack, write_recording
+from tests.hosts import connections, listening, port_of
 
 
 class Flaky:
@@ -197,6 +198,17 @@ def test_an_empty_file(stack: Stack, receiver: Receiver, eventually: Eventually)
 def test_text_that_is_named_like_audio(stack: Stack, receiver: Receiver, eventually: Eventually) -> None:
     (receiver.folder / "text.mp3").write_text("To whom it may concern. " * 500)
     fails(stack, receiver, eventually, "not_media", url=f"{receiver.url}/text.mp3")
+
+
+@pytest.mark.parametrize("name", ["list.m3u8", "list.ffconcat"])
+def test_a_playlist(stack: Stack, receiver: Receiver, eventually: Eventually, name: str) -> None:
+    with listening() as server:
+        url = f"http://127.0.0.1:{port_of(server)}/a.ts"
+        hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{url}\n#EXT-X-ENDLIST\n"
+        written = hls if name.endswith("m3u8") else f"ffconcat version 1.0\nfile '{url}'\n"
+        (receiver.folder / name).write_text(written)
+        fails(stack, receiver, eventually, "not_media", url=f"{receiver.url}/{name}")
+        assert connections(server) == 0
 
 
 def test_a_film_without_sound(stack: Stack, receiver: Receiver, eventually: Eventually) -> None:
