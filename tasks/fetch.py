@@ -55,10 +55,10 @@ def fetch(
 ) -> int:
     """Download `url` into `target` for a job of `endpoint`; returns the size in bytes.
 
-    `on_bytes(done, total)` is called after each block, when `done` bytes are in the file (`total` is None
-    while unknown); what it raises stops the download and passes through. A transfer that breaks off is
-    resumed, or sent again once and compared with what is there. Raises AddressRefused, UnsupportedScheme,
-    InvalidInput, NotMedia and the Source* errors.
+    `on_bytes(done, total)` is called after each block, redirect and broken attempt, when `done` bytes are in
+    the file (`total` is None while unknown); what it raises stops the download and passes through. A transfer
+    that breaks off is resumed, or sent again once and compared with what is there. Raises AddressRefused,
+    UnsupportedScheme, InvalidInput, NotMedia and the Source* errors.
     """
     pace = Pace(settings, clock)
     with guarded_session(settings.policy(endpoint), resolve) as session, target.open("w+b") as file:
@@ -160,6 +160,7 @@ class _Download:
                 hopeless = self.version is None or (self.restarts > 0 and not self.ranges)
                 if hopeless or attempt == len(_PAUSES_S):
                     raise
+                self.on_bytes(self.size, self.total)
         if not self.size:
             raise SourceEmpty(f"the file that {self.host} sent is empty")
         return self.size
@@ -192,6 +193,8 @@ class _Download:
             if response.status_code not in _REDIRECTS or location is None:
                 return response
             response.close()
+            # Slow answers in a row would pass for a stalled process, which ends itself.
+            self.on_bytes(self.size, self.total)
             url = next_hop(url, location)
         raise SourceRefused(f"{_host(self.url)} redirects more than {self.settings.max_redirects} times")
 

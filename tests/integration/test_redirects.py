@@ -19,8 +19,11 @@ def test_redirects_are_followed_up_to_the_limit(host: Host, target: Path) -> Non
     hops = [redirect(301, "/b"), redirect(302, "c?x=1"), redirect(307, host.url), redirect(308, "/d")]
     host.scripts = [*hops, lambda request: request.file(BODY)]
     settings = SETTINGS.model_copy(update={"max_redirects": 4})
-    assert fetch(host.url, target, settings, quiet) == len(BODY)
+    seen: list[int] = []
+    assert fetch(host.url, target, settings, lambda done, _total: seen.append(done)) == len(BODY)
     assert [request.path for request in host.requests][1:3] == ["/b", "/c?x=1"]
+    # Each is reported: slow redirects must not pass for a process that has stalled.
+    assert seen.count(0) == 4
     host.requests.clear()
     settings = SETTINGS.model_copy(update={"max_redirects": 3})
     with pytest.raises(SourceRefused, match="more than 3 times"):
