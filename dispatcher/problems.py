@@ -33,6 +33,10 @@ def job_not_found() -> Problem:
     return Problem(404, "job not found", JOB_NOT_FOUND)
 
 
+def not_failed() -> Problem:
+    return Problem(400, "bad request: only a FAILED job whose input was valid can be retried", "not_failed")
+
+
 def webhook_not_found() -> Problem:
     return Problem(404, "webhook not found", "webhook_not_found")
 

@@ -18,7 +18,15 @@ from dispatcher.service import Service
 from dispatcher.submit import JOB_ID, new_job_id
 from tasks.errors import LonghandError
 from tasks.job import Job, Status
-from tasks.views import STREAM_OPEN, STREAM_OVER, Item, platform_status, status_object, stream_items
+from tasks.views import (
+    PLATFORM_STATUS,
+    STREAM_OPEN,
+    STREAM_OVER,
+    Item,
+    platform_status,
+    status_object,
+    stream_items,
+)
 
 router = APIRouter(prefix="/v2/{endpoint_id}")
 # For load balancers and container engines, without a key.
@@ -119,6 +127,22 @@ async def cancel(request: Request, job_id: str, service: Caller) -> Response:
         await run_in_threadpool(service.submitter.cancel, job)
         job = await _job(request, service, job_id)
     return await _json(await run_in_threadpool(_status_now, service, job, with_output=False))
+
+
+@router.post("/retry/{job_id}")
+async def retry(request: Request, job_id: str, service: Caller) -> JSONResponse:
+    """Start the next run of a job that has failed; its chunks that are done are kept."""
+    job = await _job(request, service, job_id)
+    if not await run_in_threadpool(service.submitter.retry, job):
+        raise problems.not_failed()
+    return JSONResponse({"id": job_id, "status": PLATFORM_STATUS[Status.QUEUED]})
+
+
+@router.post("/purge-queue")
+async def purge_queue(request: Request, endpoint_id: str, service: Caller) -> JSONResponse:
+    """Cancel the caller's jobs that wait in the queue; those that are worked on go on."""
+    removed = await run_in_threadpool(service.submitter.purge, endpoint_id, request.state.account)
+    return JSONResponse({"removed": removed, "status": "completed"})
 
 
 @router.get("/health")

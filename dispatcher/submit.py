@@ -16,7 +16,7 @@ from tasks.blobs import Blobs
 from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError
 from tasks.job import BLOB_SCHEME, Callback, Job, NewJob, Request
 from tasks.settings import Settings
-from tasks.store import Store
+from tasks.store import QUEUED, Store
 
 log = structlog.get_logger()
 
@@ -91,6 +91,30 @@ class Submitter:
         if done:
             log.info("job_canceled", job_id=job.id)
         self._bells.deliver(*receivers)
+
+    def purge(self, endpoint: str, account: str) -> int:
+        """Cancel an account's jobs of an endpoint that nobody works on yet; how many that were."""
+        count = 0
+        for job in self._store.queued(endpoint, account):
+            ending = endings.canceled(job, self._store.now_ms())
+            done, receivers = self._store.finish(job.id, ending, stage=QUEUED)
+            self._bells.deliver(*receivers)
+            count += done
+        log.info("queue_purged", endpoint=endpoint, account=account, jobs=count)
+        return count
+
+    def retry(self, job: Job) -> bool:
+        """Start the next run of a job; False unless it has failed and its input was valid."""
+        outcome = self._store.retry(job.id)
+        if outcome == "complete":
+            self._bells.assemble(job.id)
+        elif outcome == "queued":
+            self._bells.ingests()
+            self._bells.chunks()
+        else:
+            return False
+        log.info("job_retried", job_id=job.id)
+        return True
 
     def ring(self, receiver: str) -> None:
         """Something is due to a receiver."""

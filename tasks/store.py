@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from redis import Redis
@@ -24,6 +25,8 @@ from tasks.transcript import ChunkResult, result_from_bytes
 
 WAKE_CHANNEL = "lh:wake"
 READERS_PAGE = 200
+# In place of a stage: the job must not have begun.
+QUEUED = "queued"
 OLDEST = "6.2"
 # Less than the patience of an HTTP client's connection to Redis.
 DISK_MS = 2_500
@@ -140,15 +143,20 @@ class Store:
 
     def jobs(self, account: str | None, limit: int) -> list[Job]:
         """The newest jobs first; of one account, or of all with None."""
-        found: list[Job] = []
+        mine = (job for job in self._listed() if account in (None, job.account))
+        return list(islice(mine, limit))
+
+    def _listed(self) -> Iterator[Job]:
         for page in range(0, self._redis.zcard("lh:jobs"), READERS_PAGE):
             for job_id in self._redis.zrevrange("lh:jobs", page, page + READERS_PAGE - 1):
-                job = self.job(text(job_id))
-                if job and account in (None, job.account):
-                    found.append(job)
-                if len(found) == limit:
-                    return found
-        return found
+                if job := self.job(text(job_id)):
+                    yield job
+
+    def queued(self, endpoint: str, account: str) -> Iterator[Job]:
+        """An account's jobs of an endpoint that nobody works on yet, the newest first."""
+        for job in self._listed():
+            if job.status is Status.QUEUED and (job.endpoint, job.account) == (endpoint, account):
+                yield job
 
     def announce(self, job_id: str, body: str) -> str:
         """Write the `transcribing` event, once a run; the receiver to ring for, or ""."""
@@ -159,8 +167,8 @@ class Store:
     ) -> tuple[bool, tuple[str, ...]]:
         """End a job once. Returns whether this call did, and the receivers to ring for.
 
-        With a stage, only the holder of that stage's lease may. The audio of a job that succeeded
-        may go at once; that of others stays until retention ends.
+        With a stage, only the holder of that stage's lease may; with QUEUED, only if nobody has begun. The
+        audio of a job that succeeded may go at once; that of others stays until retention ends.
         """
         retention = self._settings.retention_ms
         body = pack(ending.body)
@@ -172,6 +180,14 @@ class Store:
             *(body, before, delay, retention),
         )
         return bool(done), tuple(map(text, receivers))
+
+    def retry(self, job_id: str) -> str:
+        """Start the next run of a job that has failed; what is done is kept.
+
+        Returns 'queued', 'complete' (ring assemble), 'refused' (its input was not valid) or 'other' (it has
+        not failed).
+        """
+        return text(self._scripts("retry", job_id, self._settings.dispatch_ms))
 
     def workers(self, job_id: str) -> list[str]:
         """The worker processes that finished chunks of a job."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 import wave
@@ -226,6 +227,16 @@ class Stack:
             "recording_id": name,
             **fields,
         }
+
+    @contextmanager
+    def stopped(self, role: str) -> Iterator[None]:
+        """A worker takes no work meanwhile."""
+        pid = self.machine.pids()[role]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def ended(self, job_id: str) -> dict[str, Any] | None:
         """The status of a job that has ended, else None."""

@@ -2,7 +2,8 @@
 
 `slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1, `crash:1` in a way that nobody foresaw;
 `fail-once:1:FILE` fails on it until FILE exists; `hang:1:FILE` stops for ever on it until FILE exists;
-`die:1:FILE` kills its process likewise. FILE then holds the process's id. The model `broken` fails to load.
+`die:1:FILE` kills its process likewise. FILE then holds the process's id. `fail-until:1:FILE` fails until
+somebody else makes FILE. The model `broken` fails to load.
 """
 
 import hashlib
@@ -50,10 +51,12 @@ class FakeEngine:
         index, _, marker = rest.partition(":")
         if index != str(work.index) or (marker and Path(marker).exists()):
             return
-        if marker:
+        if marker and kind != "fail-until":
             Path(marker).write_text(str(os.getpid()))
         if kind == "crash":
             raise RuntimeError("nobody foresaw this")
+        if kind == "fail-until":
+            raise EngineFailed("the fake engine was told to fail for now")
         if kind in ("fail", "fail-once"):
             raise EngineFailed("the fake engine was told to fail")
         if kind == "hang":

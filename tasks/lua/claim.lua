@@ -6,7 +6,7 @@ local job, stage, unit, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now, leases = now_ms(), job_key(job, 'leases')
 local row = fields(job, 'status', 'execution_timeout_ms')
 local status = row[1]
-if status ~= 'running' and not (status == 'queued' and stage == 'ingest') then return {'gone'} end
+if not workable(job) and not (status == 'queued' and stage == 'ingest') then return {'gone'} end
 if stage == 'transcribe' then
   if redis.call('HEXISTS', job_key(job, 'results'), unit) == 1 then return {'done'} end
   if redis.call('HEXISTS', job_key(job, 'dead'), unit) == 1 then return {'dead'} end
@@ -21,7 +21,8 @@ local expiry = tonumber(redis.call('ZSCORE', leases_key(stage), member) or '0')
 -- The same owner asks twice when the reply to its first question was lost.
 if held_by == owner then return {'ok', redis.call('HGET', leases, unit)} end
 if held_by and expiry > now then return {'held'} end
-if tonumber(redis.call('HGET', leases, unit) or '0') >= tonumber(ARGV[6]) then
+local starts = redis.call('HMGET', leases, unit, unit .. ':before')
+if tonumber(starts[1] or '0') - tonumber(starts[2] or '0') >= tonumber(ARGV[6]) then
   if stage ~= 'transcribe' then return {'worn'} end
   bury(job, unit, 'started ' .. ARGV[6] .. ' times and never finished')
   return {complete(job, now, ARGV[7]) and 'complete' or 'dead'}

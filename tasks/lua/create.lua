@@ -3,7 +3,7 @@
 local job, endpoint, now = ARGV[1], ARGV[2], now_ms()
 if redis.call('EXISTS', job_key(job)) == 1 then return 0 end
 redis.call('HSET', job_key(job), 'schema', 1, 'status', 'queued', 'run', 1, 'endpoint', endpoint,
-  'created_ms', now, 'deadline_ms', now + ARGV[3], unpack(ARGV, 4))
+  'created_ms', now, 'ttl_ms', ARGV[3], 'deadline_ms', now + ARGV[3], unpack(ARGV, 4))
 recount(job, nil, 'queued')
 redis.call('ZADD', 'lh:jobs', now, job)
 redis.call('ZADD', 'lh:deadlines', now + ARGV[3], job)

@@ -8,9 +8,8 @@ local free = math.max(2 * slots, 2) - redis.call('ZCARD', leases_key('transcribe
 
 -- Until its language is pinned, only a job's lowest unfinished chunk is given out.
 local function next_chunk(job)
-  local row = fields(job, 'status', 'pinned')
-  if row[1] ~= 'running' then return nil end
-  if row[2] ~= '1' and redis.call('SCARD', job_key(job, 'inflight')) > 0 then return nil end
+  if not workable(job) then return nil end
+  if redis.call('HGET', job_key(job), 'pinned') ~= '1' and redis.call('SCARD', job_key(job, 'inflight')) > 0 then return nil end
   return redis.call('ZPOPMIN', job_key(job, 'pending'))[1]
 end
 

@@ -1,12 +1,16 @@
 -- The terminal state, its event and its delivery, in one step, once a run.
--- ARGV: job, stage ('' where no lease is needed), fence, status, code, error, meta (JSON),
+-- ARGV: job, stage ('' where no lease is needed, 'queued': only if nobody has begun), fence, status, code, error, meta (JSON),
 --       body, body if transcription was never announced, blob_delay_ms, retention_ms.
 -- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's.
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
 local row = fields(job, 'status', 'announced_ms')
 local old = row[1]
 if old ~= 'queued' and old ~= 'running' then return {0, {}} end
-if stage ~= '' and not holds(job, stage, ARGV[3]) then return {0, {}} end
+if stage == 'queued' then
+  if old ~= 'queued' then return {0, {}} end
+elseif stage ~= '' and not holds(job, stage, ARGV[3]) then
+  return {0, {}}
+end
 
 for _, index in ipairs(redis.call('SMEMBERS', job_key(job, 'inflight'))) do
   redis.call('ZREM', leases_key('transcribe'), job .. '/' .. index)

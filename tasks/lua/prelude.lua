@@ -64,6 +64,12 @@ local function emit(job)
   redis.call('HSET', job_key(job), 'emitted', index)
 end
 
+-- Whether chunks of a job may be worked on: a run that begins with its plan at hand is still queued.
+local function workable(job)
+  local row = fields(job, 'status', 'sealed')
+  return row[1] == 'running' or (row[1] == 'queued' and row[2] == '1')
+end
+
 local function holds(job, unit, fence)
   return redis.call('HGET', job_key(job, 'leases'), unit) == fence
 end

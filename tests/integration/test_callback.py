@@ -1,7 +1,6 @@
 """The `webhook` of /run: told once of the end, in the platform's shape and as often as the platform."""
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -128,13 +127,10 @@ def test_an_address_that_cannot_be_one_is_refused_at_once(stack: Stack, webhook:
 def test_a_callback_outlives_neither_job_nor_retention(
     stack: Stack, receiver: Receiver, eventually: Eventually
 ) -> None:
-    os.kill(stack.machine.pids()["deliver"], 19)
-    try:
+    with stack.stopped("deliver"):
         answer = run(stack, input={"url": "ftp://a.test/x"}, webhook=f"{receiver.url}/done")
         job_id = answer.json()["id"]
         stack.redis.delete(f"lh:job:{job_id}")
-    finally:
-        os.kill(stack.machine.pids()["deliver"], 18)
     (entry,) = eventually(lambda: stack.client.webhooks(job_id=job_id))
 
     def attempts() -> list[dict[str, Any]]:
