@@ -103,6 +103,8 @@ def segments_of(output: list[Any]) -> list[dict[str, Any]]:
     """The wire segments of a COMPLETED job's `output`, in either form."""
     found: list[dict[str, Any]] = []
     for entry in (entry for item in output for entry in entries_of(item)):
+        if "type" not in entry and "text" in entry:  # the older dialect: the segments themselves
+            found.append(entry)
         if entry.get("type") == "segments":
             found += entry["data"]
         for group in entry.get("result", []):

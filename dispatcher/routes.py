@@ -189,7 +189,7 @@ async def jobs(
     rows = [
         {
             "id": job.id,
-            "status": platform_status(job, now_ms),
+            "status": platform_status(job, now_ms, service.settings.queue_visible_ms),
             "recording_id": job.recording_id,
             "created_ms": job.created_ms,
             "audio_seconds_done": job.done_ms / 1000,
@@ -234,11 +234,13 @@ async def _submit(
     return job_id
 
 
-async def _job(request: Request, service: Service, job_id: str) -> Job:
-    """The caller's own job; another's is not found."""
+async def _job(request: Request, service: Service, job_id: str, *, expired: bool = False) -> Job:
+    """The caller's own job; another's is not found, nor one whose ttl has passed unless `expired` may be."""
     # Checked first: a stranger's string must not reach into other keys.
     job = await run_in_threadpool(service.store.job, job_id) if JOB_ID.fullmatch(job_id) else None
     if job is None or job.account != request.state.account:
+        raise problems.job_not_found()
+    if job.status is Status.EXPIRED and not expired:
         raise problems.job_not_found()
     return job
 
@@ -283,7 +285,8 @@ async def _next_page(
     deadline = asyncio.get_running_loop().time() + hold_ms / 1000
     async with service.wakeups.of(job_id) as woken:
         while True:
-            job = await _job(request, service, job_id)
+            # An error status of /stream makes clients cancel, and lose what they have.
+            job = await _job(request, service, job_id, expired=True)
             page = await run_in_threadpool(_page, service, job, cursor)
             if reader.superseded.is_set() or await request.is_disconnected():
                 return None

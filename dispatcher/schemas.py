@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
 from tasks.guard import check_url, origin
-from tasks.job import VAD_PARAMETERS, Callback, Options, Request
+from tasks.job import VAD_PARAMETERS, Callback, Dialect, Options, Request
 from tasks.model_names import check_language
 from tasks.settings import Settings
 
@@ -49,6 +49,7 @@ class Source(BaseModel):
     webhook_url: str | None = None
     recording_id: str | None = None
     chunk_seconds: float | None = Field(None, ge=MIN_CHUNK_S, le=MAX_CHUNK_S)
+    stream_format: Dialect | None = None
 
 
 class TranscribeArgs(Source):
@@ -160,6 +161,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         if address:
             check_url(address, policy)
     seconds = given.chunk_seconds or args.chunk_seconds
+    dialect = given.stream_format or args.stream_format or "v2"
     request = Request(
         url=url,
         model=model,
@@ -167,6 +169,9 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         streaming=given.streaming,
         extra_data=args.output_options.extra_data,
         chunk_ms=round(seconds * 1000) if seconds else None,
+        dialect=dialect,
+        # Without it, clients of the old dialect take what a failed job has for the whole.
+        poison=dialect == "v1" or settings.stream_poison,
     )
     return Parsed(request, blob)
 

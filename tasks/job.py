@@ -68,6 +68,9 @@ def is_english_only(model: str) -> bool:
     return model.rpartition("/")[2].endswith(".en")
 
 
+Dialect = Literal["v1", "v2"]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a client asked for, validated. `url` is http(s), or `blob:NAME` in the blob store."""
@@ -78,6 +81,10 @@ class Request:
     streaming: bool = True
     extra_data: bool = True
     chunk_ms: int | None = None
+    # Of stream items: typed entries, or lists of segments (ivrit up to 0.2.2).
+    dialect: Dialect = "v2"
+    # End the stream of a job that fails with an item that ivrit's clients cannot read.
+    poison: bool = False
 
     @property
     def language(self) -> str:

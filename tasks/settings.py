@@ -167,6 +167,10 @@ class Settings(BaseModel):
     max_run_bytes: int = Field(16 * 1024**2, ge=1)
     max_runsync_bytes: int = Field(20 * 1024**2, ge=1)
 
+    # A job that waits for longer is shown in progress: some clients give up one that is queued for 300 s.
+    queue_visible_ms: Milliseconds = 120_000
+    # End the stream of a failed job with an item that makes ivrit's clients up to 0.2.6 fail; others see it.
+    stream_poison: bool = False
     # Jobs that one RunPod handler relays at a time.
     handler_concurrency: int = Field(1, ge=1)
 

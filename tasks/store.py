@@ -56,6 +56,11 @@ class Store:
         self._settings = settings
         self._wait_for_disk = settings.durable_accept
 
+    @property
+    def queue_visible_ms(self) -> int:
+        """For how long a job that waits is shown as waiting."""
+        return self._settings.queue_visible_ms
+
     def check_server(self) -> list[str]:
         """Warnings about this Redis; raises ConfigurationError where it could lose an accepted job."""
         refuse_weak_redis(self._settings)

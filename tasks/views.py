@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tasks.job import Job, Status
+from tasks.job import Job, Request, Status
 from tasks.store import Event, Store
 from tasks.transcript import segment_to_wire
 
@@ -17,8 +17,6 @@ PLATFORM_STATUS = {
 }
 # The stream shows every end as COMPLETED: runpod's client reads on for ever after CANCELLED.
 STREAM_OPEN, STREAM_OVER = "IN_PROGRESS", "COMPLETED"
-# A client that waits longer than 300 s for IN_QUEUE to pass gives the job up.
-QUEUE_VISIBLE_MS = 120_000
 # Of one stream element, and of one answer of /stream, UTF-8 bytes at most.
 MAX_ELEMENT = 512 * 1024
 MAX_PAGE = 8 * 1024 * 1024
@@ -28,7 +26,7 @@ Item = list[dict[str, object]] | dict[str, object]
 
 def status_object(job: Job, store: Store, now_ms: int, *, with_output: bool = True) -> dict[str, object]:
     """The body of /status; `output` only where there is one, `error` always a string."""
-    shown: dict[str, object] = {"id": job.id, "status": platform_status(job, now_ms)}
+    shown: dict[str, object] = {"id": job.id, "status": platform_status(job, now_ms, store.queue_visible_ms)}
     if shown["status"] == PLATFORM_STATUS[Status.QUEUED]:
         return shown
     started_ms = job.started_ms or job.finished_ms or now_ms
@@ -51,8 +49,8 @@ def status_object(job: Job, store: Store, now_ms: int, *, with_output: bool = Tr
     return shown
 
 
-def platform_status(job: Job, now_ms: int) -> str:
-    if job.status is Status.QUEUED and now_ms - job.created_ms > QUEUE_VISIBLE_MS:
+def platform_status(job: Job, now_ms: int, queue_visible_ms: int) -> str:
+    if job.status is Status.QUEUED and now_ms - job.created_ms > queue_visible_ms:
         return PLATFORM_STATUS[Status.RUNNING]
     return PLATFORM_STATUS[job.status]
 
@@ -78,30 +76,47 @@ def stream_items(
 
 
 def items_of(job: Job, store: Store, event: Event) -> list[Item]:
-    """One chunk's segments in the typed dialect, split so that no item is too large.
+    """One chunk's segments in the job's dialect, split so that no item is too large.
 
     For `streaming: false` there is one item with everything, at the end of a job that succeeded.
     """
-    if job.request is None or not job.request.streaming:
+    request = job.request
+    if request is None or not request.streaming:
         if event.index >= 0 or job.status is not Status.SUCCEEDED:
             return []
         segments = [segment for index in range(job.total or 0) for segment in _segments(job, store, index)]
         return [{"result": [segments]}]
     if event.index < 0:
-        return []
-    groups: list[list[dict[str, object]]] = [[]]
-    room = MAX_ELEMENT
-    for segment in _segments(job, store, event.index):
-        size = _size(segment)
-        if size > room and groups[-1]:
-            groups.append([])
-            room = MAX_ELEMENT
-        groups[-1].append(segment)
-        room -= size
+        return [_poison(job, request)] if request.poison and job.status is not Status.SUCCEEDED else []
+    groups = list(_groups(_segments(job, store, event.index)))
+    if request.dialect == "v1":
+        return [group for group in groups if group]
     chunk = store.chunk(job.id, event.index)
     progress = decode_progress(chunk.end_ms if chunk else 0, event.total_ms)
     items: list[Item] = [[{"type": "segments", "data": group}] for group in groups[:-1]]
     return [*items, [{"type": "segments", "data": groups[-1]}, progress]]
+
+
+def _groups(segments: list[dict[str, object]]) -> Iterator[list[dict[str, object]]]:
+    """Segments in groups below the size of an element; at least one group."""
+    group: list[dict[str, object]] = []
+    room = MAX_ELEMENT
+    for segment in segments:
+        size = _size(segment)
+        if size > room and group:
+            yield group
+            group, room = [], MAX_ELEMENT
+        group.append(segment)
+        room -= size
+    yield group
+
+
+def _poison(job: Job, request: Request) -> Item:
+    """An item that makes ivrit's client raise an error with these words; contracts/runpod.md, section 2.3."""
+    words = job.error or f"job {PLATFORM_STATUS[job.status]}"
+    if request.dialect == "v1":
+        return [{f"transcription failed: {words}": None}]
+    return [{"type": "error", "data": words}, {"type": "segments", "data": [{words: None}]}]
 
 
 def decode_progress(done_ms: int, total_ms: int | None) -> dict[str, object]:

@@ -14,7 +14,7 @@ from dispatcher.client import segments_of
 from dispatcher.schemas import parse_input
 from tasks.events import verify_seed
 from tasks.job import NewJob
-from tests.conftest import SECRET, Eventually, Receiver, Stack
+from tests.conftest import KEY, SECRET, Eventually, Receiver, Stack
 
 
 def finished(stack: Stack, eventually: Eventually, job_id: str, within_s: float = 40) -> dict[str, Any]:
@@ -142,8 +142,15 @@ def test_a_job_past_its_ttl_expires(stack: Stack, receiver: Receiver, eventually
     # Age the stored stamps rather than wait for them.
     stack.redis.hset(f"lh:job:{job_id}", "deadline_ms", 1)
     stack.redis.zadd("lh:deadlines", {job_id: 1})
-    assert finished(stack, eventually, job_id)["status"] == "TIMED_OUT"
-    eventually(lambda: receiver.statuses("expired")[-1:] == ["transcription_failed"])
+    eventually(lambda: receiver.statuses("expired")[-1:] == ["transcription_failed"], 40)
+    for operation in ("status", "status-sync", "cancel", "retry"):
+        method = "POST" if operation in ("cancel", "retry") else "GET"
+        url = f"{stack.machine.url}/v2/longhand/{operation}/{job_id}"
+        answer = requests.request(method, url, headers={"Authorization": KEY}, timeout=10)
+        assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found"), operation
+    url = f"{stack.machine.url}/v2/longhand/stream/{job_id}"
+    answer = requests.get(url, headers={"Authorization": KEY}, timeout=10)
+    assert (answer.status_code, answer.json()["status"]) == (200, "COMPLETED"), "never an error here"
     assert receiver.bodies("expired")[-1]["code"] == "expired"
 
 

@@ -15,7 +15,7 @@ from dispatcher.schemas import (
     parse_input,
     parse_policy,
 )
-from tasks.errors import LonghandError
+from tasks.errors import InvalidInput, LonghandError
 from tasks.job import Options, Request
 from tasks.settings import Settings
 
@@ -299,3 +299,23 @@ def test_any_policy_gives_limits(value: object) -> None:
     limits = parse_policy({"ttl": value, "executionTimeout": value, "lowPriority": value}, SETTINGS)
     assert 10_000 <= limits.ttl_ms <= WEEK_MS
     assert limits.execution_timeout_ms == 0 or 5_000 <= limits.execution_timeout_ms <= WEEK_MS
+
+
+@pytest.mark.parametrize("place", ["input", "transcribe_args"])
+def test_the_dialect_is_asked_for(place: str) -> None:
+    asked: dict[str, object] = {"url": "https://a.test/x"}
+    inner = asked if place == "input" else asked.setdefault("transcribe_args", {})
+    assert isinstance(inner, dict)
+    assert parse_input(asked, Settings()).request.dialect == "v2"
+    inner["stream_format"] = "v1"
+    request = parse_input(asked, Settings()).request
+    assert (request.dialect, request.poison) == ("v1", True)
+    inner["stream_format"] = "v3"
+    with pytest.raises(InvalidInput, match="stream_format"):
+        parse_input(asked, Settings())
+
+
+def test_newer_clients_are_poisoned_by_a_setting_only() -> None:
+    for poison in (False, True):
+        parsed = parse_input({"url": "https://a.test/x"}, Settings(stream_poison=poison))
+        assert parsed.request.poison is poison

@@ -41,6 +41,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "max_redirects": ("7", 7),
     "max_run_bytes": ("7", 7),
     "max_runsync_bytes": ("7", 7),
+    "queue_visible_ms": ("7", 7),
+    "stream_poison": ("1", True),
     "handler_concurrency": ("7", 7),
     "lease_ms": ("70000", 70_000),
     "heartbeat_ms": ("7", 7),

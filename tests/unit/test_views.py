@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from dispatcher.app import create_app
+from dispatcher.client import segments_of
 from tasks import endings, leases
 from tasks.chunks import Chunk
 from tasks.errors import NotMedia
-from tasks.job import Job, NewJob, Options, Request
+from tasks.job import Dialect, Job, NewJob, Options, Request
 from tasks.leases import Lease, Leases
 from tasks.settings import Settings
 from tasks.store import Store
 from tasks.transcript import ChunkResult, Segment, Transcript, Word, result_to_bytes
 from tasks.views import (
     MAX_ELEMENT,
-    QUEUE_VISIBLE_MS,
     decode_progress,
     output,
     status_object,
@@ -29,6 +29,7 @@ from tasks.views import (
 )
 
 CHUNK_MS = 10_000
+WORDS = "a web page"
 URL = "https://example.com/a.mp3"
 
 
@@ -118,7 +119,7 @@ def test_a_queued_job(desk: Desk) -> None:
 
 def test_a_job_that_waits_long_is_shown_in_progress(desk: Desk, redis: Redis) -> None:
     job = desk.queued()
-    redis.hset(f"lh:job:{job.id}", "created_ms", job.created_ms - QUEUE_VISIBLE_MS - 1)
+    redis.hset(f"lh:job:{job.id}", "created_ms", job.created_ms - desk.store.queue_visible_ms - 1)
     assert desk.shown(desk.again(job.id))["status"] == "IN_PROGRESS"
 
 
@@ -199,6 +200,35 @@ def test_without_streaming_there_is_one_item_at_the_end(desk: Desk) -> None:
     shown = desk.shown(desk.succeeded([["a"], ["b"]], request))
     assert len(shown["output"]) == 1
     assert [segment["text"] for segment in shown["output"][0]["result"][0]] == ["a", "b"]
+
+
+def test_the_older_dialect_is_lists_of_segments(desk: Desk) -> None:
+    request = Request(URL, "multi", dialect="v1")
+    items = output(desk.succeeded([["a", "b"], [], ["c"]], request), desk.store)
+    assert [[segment["text"] for segment in item] for item in items] == [["a", "b"], ["c"]]  # type: ignore[attr-defined]
+    assert [segment["text"] for segment in segments_of(items)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "poison", "last"),
+    [
+        ("v1", True, [{f"transcription failed: {WORDS}": None}]),
+        ("v2", True, [{"type": "error", "data": WORDS}, {"type": "segments", "data": [{WORDS: None}]}]),
+        ("v2", False, None),
+    ],
+)
+def test_a_failed_stream_may_end_with_what_no_client_can_read(
+    desk: Desk, dialect: Dialect, poison: bool, last: object
+) -> None:
+    job = desk.running([["a"]], Request(URL, "multi", dialect=dialect, poison=poison), planned=2)
+    desk.store.finish(job.id, endings.failed(job.id, "", desk.store.now_ms(), NotMedia(WORDS)))
+    items = output(desk.again(job.id), desk.store)
+    assert items[1:] == ([last] if last else [])
+
+
+def test_a_success_is_not_poisoned(desk: Desk) -> None:
+    request = Request(URL, "multi", dialect="v1", poison=True)
+    assert len(output(desk.succeeded([["a"]], request), desk.store)) == 1
 
 
 def test_the_stream_goes_on_after_any_event(desk: Desk) -> None:
