@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_new_tokens": (1, 448),
 }
 MIN_CHUNK_S, MAX_CHUNK_S = 10, 1800
+MAX_BATCH = 1000
 
 
 class OutputOptions(BaseModel):
@@ -95,10 +96,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A valid input. `blob` is base64, still to be stored; then `request.url` names it."""
+    """A valid input. `blobs` are base64, still to be stored; then the request's `url` names them.
+
+    A list of recordings is a batch, even of one: `parts` has a request for each.
+    """
 
     request: Request
-    blob: str = ""
+    blobs: tuple[str, ...] = ()
+    parts: tuple[Request, ...] = ()
 
 
 def parse_contact(raw: object, settings: Settings, endpoint: str = "") -> Contact:
@@ -155,15 +160,17 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     options = _options({name: arguments[name] for name in arguments if name in OPTION_NAMES}, args)
     model = given.model or settings.model
     check_language(model, options.language, options.task, options.multilingual)
-    url, blob = _source(given, args)
+    urls, blobs = _sources(given, args)
     policy = settings.policy(endpoint)
-    for address in (given.webhook_url or args.webhook_url, url):
+    for address in (given.webhook_url or args.webhook_url, *urls):
         if address:
             check_url(address, policy)
     seconds = given.chunk_seconds or args.chunk_seconds
-    dialect = given.stream_format or args.stream_format or "v2"
+    batch = isinstance(given.url or args.url or given.blob or args.blob, list)
+    # Only the newer one can say which recording of a batch an item is about.
+    dialect = "v2" if batch else given.stream_format or args.stream_format or "v2"
     request = Request(
-        url=url,
+        url="" if batch or blobs else urls[0],
         model=model,
         options=options,
         streaming=given.streaming,
@@ -171,9 +178,12 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         chunk_ms=round(seconds * 1000) if seconds else None,
         dialect=dialect,
         # Without it, clients of the old dialect take what a failed job has for the whole.
-        poison=dialect == "v1" or settings.stream_poison,
+        poison=not batch and (dialect == "v1" or settings.stream_poison),
     )
-    return Parsed(request, blob)
+    if not batch:
+        return Parsed(request, tuple(blobs))
+    parts = [replace(request, url=url, index=index) for index, url in enumerate(urls or [""] * len(blobs))]
+    return Parsed(request, tuple(blobs), tuple(parts))
 
 
 def parse_policy(raw: object, settings: Settings) -> Limits:
@@ -252,15 +262,19 @@ def _refuse_unsupported(args: TranscribeArgs) -> None:
         raise UnsupportedOption("transcribe_args.diarization_args: speakers are not told apart yet")
 
 
-def _source(given: JobInput, args: TranscribeArgs) -> tuple[str, str]:
-    """The recording's URL, or its bytes in base64; exactly one of them."""
+def _sources(given: JobInput, args: TranscribeArgs) -> tuple[list[str], list[str]]:
+    """The URLs of the recordings, or their bytes in base64; exactly one of the two is not empty."""
     url, blob = given.url or args.url, given.blob or args.blob
-    if isinstance(url, list) or isinstance(blob, list):
-        raise UnsupportedOption("several recordings in one job are not supported yet: submit a job for each")
     if url and blob:
         raise InvalidInput("the input has both `url` and `blob`: pass one of them")
     if not url and not blob:
         raise NoSource
     if given.type and not {"url": url, "blob": blob}[given.type]:
         raise NoSource(f"`type` is {given.type!r}, but there is no `{given.type}`")
-    return (url or "").strip(), blob or ""
+    sources = url or blob or []
+    found = sources if isinstance(sources, list) else [sources]
+    if not all(found):
+        raise NoSource("one of the recordings of the list has an empty address or no bytes")
+    if len(found) > MAX_BATCH:
+        raise InvalidInput(f"a job may have {MAX_BATCH} recordings at the most, not {len(found)}")
+    return ([each.strip() for each in found], []) if url else ([], found)

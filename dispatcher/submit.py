@@ -71,15 +71,15 @@ class Submitter:
             callback,
         )
         try:
-            request = self._with_stored_blob(job_id, parse_input(raw, self._settings, endpoint))
+            parsed = self._with_stored_blobs(job_id, parse_input(raw, self._settings, endpoint))
         except BlobStoreFailed:
             raise
         except LonghandError as error:
             return self._refuse(new, error)
         try:
-            created = self._store.create(replace(new, request=request))
+            created = self._store.create(replace(new, request=parsed.request, parts=parsed.parts))
         except RedisError:
-            self._blobs.delete_job(job_id)
+            self._delete_blobs(job_id, len(parsed.parts))
             raise
         log.info("job_accepted", job_id=job_id, endpoint=endpoint, account=account, new=created)
         self._bells.ingests()
@@ -130,12 +130,28 @@ class Submitter:
             self._bells.deliver(*receivers)
         return created
 
-    def _with_stored_blob(self, job_id: str, parsed: Parsed) -> Request:
-        """The request with its recording, if it came along, in the blob store and never in Redis."""
-        if not parsed.blob:
-            return parsed.request
+    def _with_stored_blobs(self, job_id: str, parsed: Parsed) -> Parsed:
+        """The input with its recordings, if they came along, in the blob store and never in Redis."""
+        if not parsed.blobs:
+            return parsed
+        if not parsed.parts:
+            return replace(parsed, request=self._stored(job_id, parsed.request, parsed.blobs[0]))
+        parts = []
         try:
-            data = base64.b64decode(parsed.blob, validate=True)
+            for part, (request, blob) in enumerate(zip(parsed.parts, parsed.blobs, strict=True)):
+                parts.append(self._stored(f"{job_id}.{part}", request, blob))
+        except LonghandError:
+            self._delete_blobs(job_id, len(parts))
+            raise
+        return replace(parsed, parts=tuple(parts))
+
+    def _delete_blobs(self, job_id: str, parts: int) -> None:
+        for part_id in (job_id, *(f"{job_id}.{part}" for part in range(parts))):
+            self._blobs.delete_job(part_id)
+
+    def _stored(self, job_id: str, request: Request, blob: str) -> Request:
+        try:
+            data = base64.b64decode(blob, validate=True)
         except (binascii.Error, ValueError):
             raise InvalidInput("`blob` is not base64") from None
         name = f"{job_id}/source"
@@ -143,4 +159,4 @@ class Submitter:
             self._blobs.put(name, data)
         except OSError as error:
             raise BlobStoreFailed(f"the recording could not be stored: {error.strerror}") from error
-        return replace(parsed.request, url=BLOB_SCHEME + name)
+        return replace(request, url=BLOB_SCHEME + name)

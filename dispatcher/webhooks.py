@@ -14,13 +14,12 @@ from dispatcher.routes import Caller
 from dispatcher.service import Service
 from dispatcher.submit import JOB_ID
 from tasks import events
-from tasks.endings import completed_body
+from tasks.endings import batch_body, completed_body
 from tasks.errors import LonghandError
 from tasks.guard import check_url, origin
 from tasks.job import Job, Status
 from tasks.links import verify
 from tasks.outbox import STATES
-from tasks.transcript import merge
 
 router = APIRouter(prefix="/v2/{endpoint_id}")
 
@@ -118,6 +117,8 @@ def _key_and_time(service: Service) -> tuple[bytes, int]:
 
 def _completed(service: Service, job: Job) -> str:
     assert job.request is not None  # noqa: S101  it succeeded
-    results = service.store.results(job.id)
-    transcript = merge(results, duration_ms=job.duration_ms or 0, warnings=job.warnings)
-    return completed_body(job, job.request, transcript, job.finished_ms or 0)
+    now_ms = job.finished_ms or 0
+    if job.parts:
+        heard = [(part, service.store.transcript(part)) for part in service.store.parts(job)]
+        return batch_body(job, heard, now_ms)
+    return completed_body(job, job.request, service.store.transcript(job), now_ms)

@@ -1,6 +1,7 @@
 """How a job can end: its last state, its error, and the bodies that report it to its receiver."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks import events
@@ -31,12 +32,21 @@ class Link:
 
 def completed_body(job: Job, request: Request, transcript: Transcript, now_ms: int) -> str:
     """Body of the event that carries the transcript."""
-    words = request.options.word_timestamps
-    wire = [
-        segment_to_wire(segment, language=transcript.language, extra_data=request.extra_data, words=words)
-        for segment in transcript.segments
-    ]
-    return events.completed(job.id, job.recording_id, now_ms, transcript, wire)
+    return events.completed(job.id, job.recording_id, now_ms, transcript, _wire(request, transcript))
+
+
+def batch_body(job: Job, heard: list[tuple[Job, Transcript]], now_ms: int) -> str:
+    """Body of the event that carries a batch's transcripts, each segment with its recording's `index`."""
+    wire, sources = [], []
+    for part, transcript in heard:
+        about: dict[str, object] = {"index": part.part}
+        if part.status is Status.SUCCEEDED and part.request:
+            wire += [{**segment, "index": part.part} for segment in _wire(part.request, transcript)]
+            about |= {"language": transcript.language, "duration": transcript.duration_ms / 1000}
+        else:
+            about |= {"error": part.error, "code": part.code}
+        sources.append(about)
+    return events.completed(job.id, job.recording_id, now_ms, _outline(heard), wire, sources=sources)
 
 
 def succeeded(
@@ -46,8 +56,37 @@ def succeeded(
     body = completed_body(job, request, transcript, now_ms)
     if link and len(body) > link.above_bytes:
         body = events.completed_elsewhere(job.id, job.recording_id, now_ms, transcript, link.url)
-    meta = {"language": transcript.language, "model": model}
+    return _succeeded(body, {"language": transcript.language, "model": model})
+
+
+def batch_succeeded(
+    job: Job, heard: list[tuple[Job, Transcript]], model: str, now_ms: int, *, link: Link | None = None
+) -> Ending:
+    """Every recording of a batch has ended, well or not; what failed is told with the rest."""
+    body, outline = batch_body(job, heard, now_ms), _outline(heard)
+    if link and len(body) > link.above_bytes:
+        body = events.completed_elsewhere(job.id, job.recording_id, now_ms, outline, link.url)
+    meta = {"language": outline.language, "model": model, "duration": outline.duration_ms / 1000}
+    return _succeeded(body, meta)
+
+
+def _succeeded(body: str, meta: Mapping[str, object]) -> Ending:
     return Ending(Status.SUCCEEDED, body, body, meta=json.dumps(meta))
+
+
+def _outline(heard: list[tuple[Job, Transcript]]) -> Transcript:
+    """Length of all recordings of a batch, and the language of the first that has one; no segments."""
+    duration_ms = sum(transcript.duration_ms for part, transcript in heard if part.status is Status.SUCCEEDED)
+    language = next((transcript.language for _, transcript in heard if transcript.language), "")
+    return Transcript((), duration_ms, language)
+
+
+def _wire(request: Request, transcript: Transcript) -> list[dict[str, object]]:
+    words = request.options.word_timestamps
+    return [
+        segment_to_wire(segment, language=transcript.language, extra_data=request.extra_data, words=words)
+        for segment in transcript.segments
+    ]
 
 
 def failed(job_id: str, recording_id: str, now_ms: int, error: LonghandError) -> Ending:

@@ -64,12 +64,16 @@ def completed(
     now_ms: int,
     transcript: Transcript,
     transcription: list[dict[str, object]],
+    *,
+    sources: list[dict[str, object]] | None = None,
 ) -> str:
     """Body of the event that carries the transcript, `transcription` being its wire segments.
 
-    `warnings` is there only where there are any: a file that was cut off, or damaged.
+    `sources` are the recordings of a batch: what is known of each, or its error. `warnings` is there only
+    where there are any: a file that was cut off, or damaged.
     """
-    return _completed(job_id, recording_id, now_ms, transcript, transcription=transcription)
+    more = {} if sources is None else {"sources": sources}
+    return _completed(job_id, recording_id, now_ms, transcript, transcription=transcription, **more)
 
 
 def _completed(job_id: str, recording_id: str, now_ms: int, transcript: Transcript, **content: object) -> str:

@@ -83,6 +83,8 @@ class Request:
     chunk_ms: int | None = None
     # Of stream items: typed entries, or lists of segments (ivrit up to 0.2.2).
     dialect: Dialect = "v2"
+    # The number of this recording in its batch, told with every stream entry.
+    index: int | None = None
     # End the stream of a job that fails with an item that ivrit's clients cannot read.
     poison: bool = False
 
@@ -133,6 +135,8 @@ class NewJob:
     # Deliveries to one scheme, host and port are one receiver's.
     receiver: str = ""
     callback: Callback | None = None
+    # Of a batch: the request of each of its recordings.
+    parts: tuple[Request, ...] = ()
 
 
 def _int(text: str | None) -> int | None:
@@ -144,7 +148,8 @@ class Job:
     """One job as its row in Redis has it. Stamps are ms since the epoch, by Redis' clock.
 
     `request` is None where the input was not valid: such a job exists only to tell its error.
-    `total` and `duration_ms` are None until the plan is sealed.
+    `total` and `duration_ms` are None until the plan is sealed. A batch has `parts` recordings, each a job of
+    its own whose `batch` is this one's id and whose `part` is its number from 0.
     """
 
     id: str
@@ -168,6 +173,14 @@ class Job:
     code: str = ""
     error: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    parts: int = 0
+    batch: str = ""
+    part: int = 0
+
+    @property
+    def part_ids(self) -> list[str]:
+        """The jobs of a batch's recordings, in their order."""
+        return [f"{self.id}.{part}" for part in range(self.parts)]
 
     @property
     def terminal(self) -> bool:
@@ -197,4 +210,7 @@ class Job:
             code=row.get("code", ""),
             error=row.get("error", ""),
             meta=json.loads(row.get("meta") or "{}"),
+            parts=int(row.get("parts") or 0),
+            batch=row.get("batch", ""),
+            part=int(row.get("part") or 0),
         )

@@ -21,7 +21,7 @@ from tasks.job import Job, Request
 from tasks.leases import Lease
 from tasks.links import link
 from tasks.model_names import model_of
-from tasks.transcript import merge, result_to_bytes
+from tasks.transcript import result_to_bytes
 
 log = structlog.get_logger()
 
@@ -69,8 +69,9 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
     heartbeat.expect(PATIENCE_MS)
     engine.preload(model)
     heartbeat.advance()
+    told_of = job.batch or job.id
     context.bells.deliver(
-        context.store.announce(job.id, events.transcribing(job.id, job.recording_id, context.store.now_ms()))
+        context.store.announce(job.id, events.transcribing(told_of, job.recording_id, context.store.now_ms()))
     )
     work = ChunkWork(index, chunk.start_ms, model, replace(request.options, language=job.language or None))
     audio = load(context.blobs.get(chunk.blob))
@@ -104,16 +105,19 @@ def assemble(self: Stage, job_id: str) -> str:
         if error := dead_chunks_error(context, job_id):
             fail_job(context, job_id, error)
             return
-        transcript = merge(
-            context.store.results(job_id), duration_ms=job.duration_ms or 0, warnings=job.warnings
-        )
-        model = model_of(request.model, context.settings)
-        now_ms = context.store.now_ms()
-        ending = endings.succeeded(job, request, transcript, model, now_ms, link=_link(context, job, now_ms))
+        model, now_ms = model_of(request.model, context.settings), context.store.now_ms()
+        link = _link(context, job, now_ms)
+        if job.parts:
+            parts = context.store.parts(job)
+            heard = [(part, context.store.transcript(part)) for part in parts]
+            ending = endings.batch_succeeded(job, heard, model, now_ms, link=link)
+        else:
+            transcript = context.store.transcript(job)
+            ending = endings.succeeded(job, request, transcript, model, now_ms, link=link)
         done, receivers = context.store.finish(job_id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
         context.bells.deliver(*receivers)
         if done:
-            log.info("job_succeeded", job_id=job_id, segments=len(transcript.segments))
+            log.info("job_succeeded", job_id=job_id)
 
     return attempt(context, job_id, leases.ASSEMBLE, leases.ASSEMBLE, work)
 

@@ -3,7 +3,7 @@
 Leases on work are in leases.py, deliveries in outbox.py; these three are all that know a key.
 """
 
-import re
+import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,23 +11,21 @@ from itertools import islice
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks.chunks import Chunk
 from tasks.endings import Ending
-from tasks.errors import ConfigurationError
-from tasks.exposure import refuse_weak_redis
-from tasks.job import Callback, Job, NewJob, Status
+from tasks.job import Callback, Job, NewJob, Request, Status
+from tasks.redis_check import check_redis
 from tasks.scripts import Scripts, pack, text, unpack
 from tasks.settings import Settings
-from tasks.transcript import ChunkResult, result_from_bytes
+from tasks.transcript import ChunkResult, Transcript, merge, result_from_bytes
 
 WAKE_CHANNEL = "lh:wake"
 READERS_PAGE = 200
 # In place of a stage: the job must not have begun.
 QUEUED = "queued"
-OLDEST = "6.2"
 # Less than the patience of an HTTP client's connection to Redis.
 DISK_MS = 2_500
 
@@ -38,11 +36,15 @@ def job_key(job_id: str, part: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An entry of a job's event stream: one chunk's segments, or the end (`index` -1)."""
+    """An entry of a job's event stream: one chunk's segments, or an end (`index` -1).
+
+    `part` is the number of the recording in a batch, None for what concerns the whole job.
+    """
 
     id: str
     index: int
     total_ms: int | None
+    part: int | None = None
 
 
 class Store:
@@ -63,53 +65,20 @@ class Store:
 
     def check_server(self) -> list[str]:
         """Warnings about this Redis; raises ConfigurationError where it could lose an accepted job."""
-        refuse_weak_redis(self._settings)
-        try:
-            self._redis.ping()
-        except AuthenticationError as error:
-            raise ConfigurationError(
-                f"Redis refuses the password of REDIS_URL, or wants one (redis://:PASSWORD@HOST): {error}"
-            ) from error
-        except RedisError as error:
-            # The first word of redis-py, which servers before 6.0 do not know.
-            if "unknown command" in str(error) and "HELLO" in str(error):
-                refuse_old("5 or older")
-            raise ConfigurationError(f"Redis cannot be used: {error}") from error
-        try:
-            refuse_old(text(self._redis.info("server")["redis_version"]))
-            policy = text(self._redis.config_get("maxmemory-policy").get("maxmemory-policy", ""))
-            on_disk = text(self._redis.config_get("appendonly").get("appendonly", ""))
-        except ResponseError:
-            return [
-                f"Redis forbids INFO or CONFIG GET: make sure that it is {OLDEST} or newer and runs with "
-                "noeviction and appendonly yes"
-            ]
-        if policy != "noeviction":
-            raise ConfigurationError(
-                f"Redis has maxmemory-policy {policy}, which deletes queued jobs silently: set noeviction"
-            )
-        if on_disk != "yes":
-            self._wait_for_disk = False
-            return ["Redis keeps no append-only file: a restart of it loses jobs. Set appendonly yes"]
-        return []
+        warnings, on_disk = check_redis(self._client, self._settings)
+        self._wait_for_disk = self._wait_for_disk and on_disk
+        return warnings
 
     def create(self, new: NewJob) -> bool:
         """Write a new job and wait until it is on disk; False if it was there already.
 
         Raises redis.exceptions.TimeoutError where the disk takes too long.
         """
-        request = new.request
         row: dict[str, str | int | bytes] = {
-            "account": new.account,
-            "execution_timeout_ms": new.execution_timeout_ms,
-            # A chunk of a low-priority job counts as four against its place in line.
-            "cost": 4 if new.low_priority else 1,
-            "request": request.to_json() if request else "",
+            **_row(new, new.request),
             "webhook_url": new.webhook_url,
             "receiver": new.receiver,
-            "recording_id": new.recording_id,
-            "language": request.language if request else "",
-            "pinned": int(bool(request and request.pinned)),
+            "execution_timeout_ms": new.execution_timeout_ms,
         }
         if callback := new.callback:
             row |= {
@@ -117,9 +86,14 @@ class Store:
                 "callback_receiver": callback.receiver,
                 "callback_input": pack(callback.input),
             }
+        parts = [_row(new, request) for request in new.parts]
         pairs = [part for pair in row.items() for part in pair]
         with self._redis.pipeline(transaction=False) as pipe:
-            self._scripts("create", new.id, new.endpoint, new.ttl_ms, *pairs, client=pipe)
+            self._scripts(
+                "create",
+                *(new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else "", *pairs),
+                client=pipe,
+            )
             if self._wait_for_disk:
                 pipe.execute_command("WAITAOF", 1, 0, DISK_MS)
             answers = pipe.execute(raise_on_error=False)
@@ -216,6 +190,10 @@ class Store:
         rows = self._redis.hvals(job_key(job_id, "results"))
         return sorted((result_from_bytes(row) for row in rows), key=lambda result: result.index)
 
+    def transcript(self, job: Job) -> Transcript:
+        """What there is of a recording, put together."""
+        return merge(self.results(job.id), duration_ms=job.duration_ms or 0, warnings=job.warnings)
+
     def dead(self, job_id: str) -> dict[int, str]:
         """The chunks that were given up, and why."""
         rows = self._redis.hgetall(job_key(job_id, "dead"))
@@ -223,7 +201,13 @@ class Store:
 
     def transcribed_ms(self, job: Job) -> int:
         """How much audio is transcribed, with what is done of the chunks in hand."""
+        if job.parts:
+            return sum(self.transcribed_ms(part) for part in self.parts(job))
         return job.done_ms + sum(int(part) for part in self._redis.hvals(job_key(job.id, "partial")))
+
+    def parts(self, job: Job) -> list[Job]:
+        """The jobs of a batch's recordings, in their order."""
+        return [part for part_id in job.part_ids if (part := self.job(part_id))]
 
     def events(self, job_id: str, after: str = "0", limit: int = 50) -> list[Event]:
         """Entries of a job's stream after the one of id `after`, in order."""
@@ -271,17 +255,22 @@ class Store:
         return int(seconds * 1000 + micros // 1000)
 
 
-def refuse_old(version: str) -> None:
-    """Raise ConfigurationError for a server without the commands that our scripts use."""
-    found, oldest = (tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (version, OLDEST))
-    if found < oldest:
-        raise ConfigurationError(
-            f"Redis {version} is too old: use {OLDEST} or newer; 7.2 or newer also has accepted jobs on disk"
-        )
+def _row(new: NewJob, request: Request | None) -> dict[str, str | int]:
+    """The fields that a job has in common with the parts of a batch."""
+    return {
+        "account": new.account,
+        # A chunk of a low-priority job counts as four against its place in line.
+        "cost": 4 if new.low_priority else 1,
+        "request": request.to_json() if request else "",
+        "recording_id": new.recording_id or new.id,
+        "language": request.language if request else "",
+        "pinned": int(bool(request and request.pinned)),
+    }
 
 
 def _events(entries: list[Any]) -> Iterator[Event]:
     for event_id, fields in entries:
         total = text(fields.get(b"total_ms", b""))
         index = int(fields[b"chunk"]) if fields[b"kind"] == b"segments" else -1
-        yield Event(text(event_id), index, int(total) if total else None)
+        part = text(fields.get(b"part", b""))
+        yield Event(text(event_id), index, int(total) if total else None, int(part) if part else None)

@@ -1,6 +1,7 @@
 """Jobs as RunPod's clients see them: the status object, and the items of a stream in the typed dialect."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tasks.job import Job, Request, Status
 from tasks.store import Event, Store
@@ -45,8 +46,14 @@ def status_object(job: Job, store: Store, now_ms: int, *, with_output: bool = Tr
         shown["error"] = job.error
         shown["code"] = job.code
     elif job.status is Status.RUNNING:
-        shown["output"] = [decode_progress(store.transcribed_ms(job), job.duration_ms)]
+        shown["output"] = [decode_progress(store.transcribed_ms(job), _length_ms(job, store))]
     return shown
+
+
+def _length_ms(job: Job, store: Store) -> int | None:
+    """Of the recording, or of all of a batch; None until it is known."""
+    lengths = [part.duration_ms for part in store.parts(job)] if job.parts else [job.duration_ms]
+    return None if None in lengths else sum(length or 0 for length in lengths)
 
 
 def platform_status(job: Job, now_ms: int, queue_visible_ms: int) -> str:
@@ -78,14 +85,17 @@ def stream_items(
 def items_of(job: Job, store: Store, event: Event) -> list[Item]:
     """One chunk's segments in the job's dialect, split so that no item is too large.
 
-    For `streaming: false` there is one item with everything, at the end of a job that succeeded.
+    For `streaming: false` there is one item with everything, at the end of a job that succeeded. What
+    concerns one recording of a batch bears its `index`, from 0.
     """
     request = job.request
     if request is None or not request.streaming:
-        if event.index >= 0 or job.status is not Status.SUCCEEDED:
+        if event.index >= 0 or event.part is not None or job.status is not Status.SUCCEEDED:
             return []
-        segments = [segment for index in range(job.total or 0) for segment in _segments(job, store, index)]
-        return [{"result": [segments]}]
+        return [{"result": [_whole(part, store) for part in (store.parts(job) if job.parts else [job])]}]
+    if event.part is not None:
+        part = store.job(job.part_ids[event.part])
+        return _items_of_part(part, store, event) if part else []
     if event.index < 0:
         return [_poison(job, request)] if request.poison and job.status is not Status.SUCCEEDED else []
     groups = list(_groups(_segments(job, store, event.index)))
@@ -93,8 +103,26 @@ def items_of(job: Job, store: Store, event: Event) -> list[Item]:
         return [group for group in groups if group]
     chunk = store.chunk(job.id, event.index)
     progress = decode_progress(chunk.end_ms if chunk else 0, event.total_ms)
-    items: list[Item] = [[{"type": "segments", "data": group}] for group in groups[:-1]]
-    return [*items, [{"type": "segments", "data": groups[-1]}, progress]]
+    items: list[list[dict[str, object]]] = [[{"type": "segments", "data": group}] for group in groups]
+    items[-1].append(progress)
+    return list(items)
+
+
+def _items_of_part(part: Job, store: Store, event: Event) -> list[Item]:
+    """Those of one recording of a batch; its end is told only if it failed."""
+    if event.index < 0:
+        if part.status is Status.SUCCEEDED:
+            return []
+        return [[{"type": "error", "data": part.error, "index": part.part}]]
+    items = items_of(part, store, replace(event, part=None))
+    return [[{**entry, "index": part.part} for entry in item] for item in items if isinstance(item, list)]
+
+
+def _whole(job: Job, store: Store) -> object:
+    """All segments of one recording, or the error that a recording of a batch ended with."""
+    if job.status is not Status.SUCCEEDED:
+        return {"error": job.error, "code": job.code}
+    return [segment for index in range(job.total or 0) for segment in _segments(job, store, index)]
 
 
 def _groups(segments: list[dict[str, object]]) -> Iterator[list[dict[str, object]]]:

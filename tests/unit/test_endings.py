@@ -25,6 +25,24 @@ def read(body: str) -> dict[str, Any]:
     return fields
 
 
+def test_a_batch_is_told_with_the_index_of_each_recording() -> None:
+    failed = replace(JOB, id="j.1", part=1, status=Status.FAILED, error="a web page", code="not_media")
+    done = replace(JOB, id="j.0", status=Status.SUCCEEDED)
+    heard = [(done, TRANSCRIPT), (failed, Transcript((), 7_000))]
+    ending = endings.batch_succeeded(replace(JOB, parts=2), heard, "org/m", NOW_MS)
+    body = read(ending.body)
+    assert [segment["index"] for segment in body["transcription"]] == [0]
+    assert body["sources"] == [
+        {"index": 0, "language": "he", "duration": 61.5},
+        {"index": 1, "error": "a web page", "code": "not_media"},
+    ]
+    assert (body["language"], body["duration"]) == ("he", 61.5)
+    assert json.loads(ending.meta) == {"language": "he", "model": "org/m", "duration": 61.5}
+    large = endings.batch_succeeded(JOB, heard, "m", NOW_MS, link=endings.Link("https://a.test/l", 10))
+    assert read(large.body)["transcription_url"] == "https://a.test/l"
+    assert "transcription" not in read(large.body)
+
+
 def test_a_transcript_is_told_whole() -> None:
     ending = endings.succeeded(JOB, REQUEST, TRANSCRIPT, "org/m", NOW_MS)
     segment = {

@@ -90,7 +90,7 @@ def test_fields_that_may_be_in_either_place(place: str) -> None:
 
 def test_a_blob_is_kept_out_of_the_request() -> None:
     found = parse_input({"type": "blob", "transcribe_args": {"blob": "UklGRg=="}}, SETTINGS)
-    assert found.blob == "UklGRg=="
+    assert found.blobs == ("UklGRg==",)
     assert found.request == Request(url="", model="multi")
 
 
@@ -183,8 +183,9 @@ def test_word_timestamps_among_the_arguments_win_over_the_output_options() -> No
             "unsupported_option",
             "diarization_args",
         ),
-        ({"url": [URL]}, "unsupported_option", "a job for each"),
-        ({"blob": ["UklGRg==", "UklGRg=="]}, "unsupported_option", "a job for each"),
+        ({"url": []}, "no_source", "url"),
+        ({"blob": ["UklGRg==", ""]}, "no_source", "empty"),
+        ({"url": [URL] * 1001}, "invalid_input", "1000"),
         ({"url": "ftp://example.com/a.mp3"}, "unsupported_scheme", "https://"),
         ({"url": "file:///etc/passwd"}, "unsupported_scheme", "https://"),
         ({"url": "talk.mp3"}, "unsupported_scheme", "https://"),
