@@ -29,6 +29,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 MIN_CHUNK_S, MAX_CHUNK_S = 10, 1800
 MAX_BATCH = 1000
+# It is part of every webhook.
+MAX_RECORDING_ID = 500
 
 
 class OutputOptions(BaseModel):
@@ -48,7 +50,7 @@ class Source(BaseModel):
     url: str | list[str] | None = None
     blob: str | list[str] | None = None
     webhook_url: str | None = None
-    recording_id: str | None = None
+    recording_id: str | None = Field(None, max_length=MAX_RECORDING_ID)
     chunk_seconds: float | None = Field(None, ge=MIN_CHUNK_S, le=MAX_CHUNK_S)
     stream_format: Dialect | None = None
 
@@ -118,6 +120,8 @@ def parse_contact(raw: object, settings: Settings, endpoint: str = "") -> Contac
             value = place.get(name) if isinstance(place, dict) else None
             if isinstance(value, str) and value and _encodable(value):
                 found.setdefault(name, value)
+    if len(found.get("recording_id", "")) > MAX_RECORDING_ID:
+        del found["recording_id"]
     contact = Contact(**found)
     try:
         if contact.webhook_url:

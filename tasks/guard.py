@@ -23,6 +23,7 @@ AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 # Called as socket.getaddrinfo(host, port, family, kind).
 Resolver = Callable[[str, int, int, int], Sequence[AddressInfo]]
 
+MAX_URL = 8_192
 _CONNECT_S = 30.0
 _SETTING = "add it to LONGHAND_ALLOWED_ADDRESSES to allow that, or set LONGHAND_ALLOW_PRIVATE_ADDRESSES=true"
 
@@ -130,6 +131,9 @@ def check_url(url: str, policy: Policy) -> None:
 
     Raises UnsupportedScheme, InvalidInput or AddressRefused.
     """
+    if len(url) > MAX_URL:
+        # It is kept with every delivery, and told to every server on the way.
+        raise InvalidInput(f"the URL is longer than {MAX_URL} characters")
     host, port, auth, scheme = _parts(url)
     if scheme not in ("http", "https"):
         raise UnsupportedScheme("only http and https addresses can be fetched: start it with https://")

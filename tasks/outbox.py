@@ -16,6 +16,7 @@ Kind = Literal["transcribing", "progress", "terminal", "callback", "test"]
 Health = Literal["unknown", "fast", "slow", "down"]
 STATES = ("waiting", "sending", "delivered", "superseded", "gone", "dead")
 PAGE = 200
+LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,10 @@ class Outbox:
         )
 
     def entries(self, account: str, state: str, job_id: str, limit: int) -> list[Entry]:
-        """The account's newest deliveries; only those in a state or of a job, if one is given."""
+        """The account's newest deliveries; only those in a state or of a job, if one is given.
+
+        Dead letters are a list of their own; otherwise so many are looked at.
+        """
         found: list[Entry] = []
         for entry in self._listed(account, f"lh:{'dead' if state == 'dead' else 'deliveries'}:{account}"):
             if state in ("", entry.state) and job_id in ("", entry.job_id):
@@ -160,7 +164,7 @@ class Outbox:
         return found
 
     def _listed(self, account: str, key: str) -> Iterator[Entry]:
-        for start in range(0, self._redis.zcard(key), PAGE):
+        for start in range(0, min(LOOKED_AT, self._redis.zcard(key)), PAGE):
             for delivery_id in self._redis.zrevrange(key, start, start + PAGE - 1):
                 if entry := self.entry(text(delivery_id), account):
                     yield entry

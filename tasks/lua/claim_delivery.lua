@@ -17,13 +17,13 @@ local function leave(next_ms)
   return {}
 end
 
--- Also of a receiver that is never tried: the age of a letter must not depend on how many wait with it.
+-- Also of a receiver that is never tried: the age of a letter must not depend on how many wait with it. Those
+-- that were never tried are in the order of their age.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, 100)) do
   local row = redis.call('HMGET', delivery_key(id), 'created_ms', 'state', 'job')
-  if row[2] == 'waiting' and now - row[1] > DELIVERY_LIFE_MS then
-    settle(id, 'dead', now, ARGV[5])
-    schedule_head(row[3], now)
-  end
+  if row[2] ~= 'waiting' or now - row[1] <= DELIVERY_LIFE_MS then break end
+  settle(id, 'dead', now, ARGV[5])
+  schedule_head(row[3], now)
 end
 
 local circuit = redis.call('HMGET', 'lh:circuit:' .. receiver, 'health', 'open_until_ms')

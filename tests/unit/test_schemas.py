@@ -320,3 +320,11 @@ def test_newer_clients_are_poisoned_by_a_setting_only() -> None:
     for poison in (False, True):
         parsed = parse_input({"url": "https://a.test/x"}, Settings(stream_poison=poison))
         assert parsed.request.poison is poison
+
+
+def test_a_recording_id_has_a_length_that_can_be_told_in_every_webhook() -> None:
+    asked = {"url": URL, "webhook_url": "https://example.com/hook", "recording_id": "a" * 501}
+    with pytest.raises(InvalidInput, match="recording_id"):
+        parse_input(asked, SETTINGS)
+    assert parse_contact(asked, SETTINGS) == Contact("https://example.com/hook", "")
+    assert parse_contact({**asked, "recording_id": "a" * 500}, SETTINGS).recording_id == "a" * 500

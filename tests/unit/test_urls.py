@@ -2,7 +2,8 @@
 
 import pytest
 
-from tasks.guard import check_url, origin
+from tasks.errors import InvalidInput
+from tasks.guard import MAX_URL, check_url, origin
 from tasks.policy import Policy
 
 
@@ -29,3 +30,10 @@ def test_any_port_passes_where_private_addresses_do() -> None:
 def test_deliveries_to_one_scheme_host_and_port_are_one_receivers(url: str, receiver: str) -> None:
     check_url(url, Policy())
     assert origin(url) == receiver
+
+
+def test_a_url_has_a_length_that_can_be_kept_with_every_delivery() -> None:
+    base = "https://recordings.test/?"
+    check_url(base.ljust(MAX_URL, "x"), Policy())
+    with pytest.raises(InvalidInput, match=str(MAX_URL)):
+        check_url(base.ljust(MAX_URL + 1, "x"), Policy())
