@@ -51,7 +51,7 @@ def caller(request: Request, endpoint_id: str) -> Service:
     account = account_of(header, service.settings.api_keys)
     if account is None:
         raise problems.bad_token(bool(header))
-    if endpoint_id != service.endpoint:
+    if service.settings.endpoint(endpoint_id) is None:
         raise problems.endpoint_not_found()
     request.state.account = account
     return service
@@ -222,7 +222,7 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
 async def _submit(
     request: Request, service: Service, endpoint: str, body: dict[str, Any], job_id: str
 ) -> str:
-    limits = parse_policy(body.get("policy"), service.settings)
+    limits = parse_policy(body.get("policy"), service.settings, endpoint)
     try:
         callback = parse_callback(body.get("webhook"), body["input"], service.settings, endpoint)
     except LonghandError as error:
@@ -235,10 +235,11 @@ async def _submit(
 
 
 async def _job(request: Request, service: Service, job_id: str, *, expired: bool = False) -> Job:
-    """The caller's own job; another's is not found, nor one whose ttl has passed unless `expired` may be."""
+    """The caller's own job of this endpoint; one past its ttl is not found unless `expired` may be."""
     # Checked first: a stranger's string must not reach into other keys.
     job = await run_in_threadpool(service.store.job, job_id) if JOB_ID.fullmatch(job_id) else None
-    if job is None or job.account != request.state.account:
+    mine = request.state.account, request.path_params["endpoint_id"]
+    if job is None or (job.account, job.endpoint) != mine:
         raise problems.job_not_found()
     if job.status is Status.EXPIRED and not expired:
         raise problems.job_not_found()

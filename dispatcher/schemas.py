@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from tasks.endpoints import Dialect, Endpoint
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
 from tasks.guard import check_url, origin
-from tasks.job import VAD_PARAMETERS, Callback, Dialect, Options, Request
+from tasks.job import VAD_PARAMETERS, Callback, Options, Request
 from tasks.model_names import check_language
 from tasks.settings import Settings
 
@@ -162,7 +163,8 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     )
     _refuse_unsupported(args)
     options = _options({name: arguments[name] for name in arguments if name in OPTION_NAMES}, args)
-    model = given.model or settings.model
+    defaults = settings.endpoint(endpoint) or Endpoint(endpoint)
+    model = given.model or defaults.model or settings.model
     check_language(model, options.language, options.task, options.multilingual)
     urls, blobs = _sources(given, args)
     policy = settings.policy(endpoint)
@@ -172,7 +174,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     seconds = given.chunk_seconds or args.chunk_seconds
     batch = isinstance(given.url or args.url or given.blob or args.blob, list)
     # Only the newer one can say which recording of a batch an item is about.
-    dialect = "v2" if batch else given.stream_format or args.stream_format or "v2"
+    dialect = "v2" if batch else given.stream_format or args.stream_format or defaults.dialect
     request = Request(
         url="" if batch or blobs else urls[0],
         model=model,
@@ -190,9 +192,10 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     return Parsed(request, tuple(blobs), tuple(parts))
 
 
-def parse_policy(raw: object, settings: Settings) -> Limits:
+def parse_policy(raw: object, settings: Settings, endpoint: str = "") -> Limits:
     """`policy` of /run: what is outside the platform's ranges is brought to their nearest end."""
     policy = raw if isinstance(raw, dict) else {}
+    defaults = settings.endpoint(endpoint)
     week = 7 * 24 * 3600 * 1000
 
     def within(name: str, least: int, default: int) -> int:
@@ -206,7 +209,7 @@ def parse_policy(raw: object, settings: Settings) -> Limits:
     return Limits(
         ttl_ms=within("ttl", 10_000, settings.ttl_ms),
         execution_timeout_ms=within("executionTimeout", 5_000, settings.execution_timeout_ms),
-        low_priority=policy.get("lowPriority") is True,
+        low_priority=policy.get("lowPriority", bool(defaults and defaults.low_priority)) is True,
     )
 
 

@@ -9,14 +9,13 @@ from dispatcher.submit import Submitter
 from dispatcher.wakeups import Wakeups
 from tasks.app import Doorbells, create_app
 from tasks.blobs import Blobs
+from tasks.endpoints import DEFAULT
 from tasks.job import Status
 from tasks.leases import Leases
 from tasks.outbox import Outbox
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Store
-
-ENDPOINT = "longhand"
 
 log = structlog.get_logger()
 
@@ -32,7 +31,7 @@ class Service:
     submitter: Submitter
     wakeups: Wakeups
     readers: Readers
-    endpoint: str = ENDPOINT
+    endpoint: str = DEFAULT
 
     @staticmethod
     def build(settings: Settings) -> "Service":

@@ -57,6 +57,7 @@ class Submitter:
         if self._store.job(job_id):
             return False
         contact = parse_contact(raw, self._settings, endpoint)
+        defaults = self._settings.endpoint(endpoint)
         new = NewJob(
             job_id,
             endpoint,
@@ -69,6 +70,7 @@ class Submitter:
             contact.recording_id,
             contact.receiver,
             callback,
+            defaults.retention_ms if defaults else None,
         )
         try:
             parsed = self._with_stored_blobs(job_id, parse_input(raw, self._settings, endpoint))

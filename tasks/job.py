@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
+from tasks.endpoints import Dialect
+
 # The fields of faster-whisper's VadOptions, which the dispatcher cannot import.
 VAD_PARAMETERS = (
     "threshold",
@@ -66,9 +68,6 @@ class Options:
 def is_english_only(model: str) -> bool:
     """Whisper's English-only models end in `.en`."""
     return model.rpartition("/")[2].endswith(".en")
-
-
-Dialect = Literal["v1", "v2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +134,8 @@ class NewJob:
     # Deliveries to one scheme, host and port are one receiver's.
     receiver: str = ""
     callback: Callback | None = None
+    # How long it is kept once it has ended; None: as the settings say.
+    retention_ms: int | None = None
     # Of a batch: the request of each of its recordings.
     parts: tuple[Request, ...] = ()
 
@@ -173,6 +174,7 @@ class Job:
     code: str = ""
     error: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    retention_ms: int | None = None
     parts: int = 0
     batch: str = ""
     part: int = 0
@@ -210,6 +212,7 @@ class Job:
             code=row.get("code", ""),
             error=row.get("error", ""),
             meta=json.loads(row.get("meta") or "{}"),
+            retention_ms=_int(row.get("retention_ms")),
             parts=int(row.get("parts") or 0),
             batch=row.get("batch", ""),
             part=int(row.get("part") or 0),

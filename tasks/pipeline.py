@@ -127,7 +127,7 @@ def _link(context: Context, job: Job, now_ms: int) -> endings.Link | None:
     settings = context.settings
     if not settings.public_url:
         return None
-    expires_ms = now_ms + settings.retention_ms
+    expires_ms = now_ms + (settings.retention_ms if job.retention_ms is None else job.retention_ms)
     key = context.store.link_key()
     url = link(settings.public_url, job, expires_ms, key)
     return endings.Link(url, settings.webhook_max_bytes)

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from tasks.endpoints import Endpoint, endpoints_of
 from tasks.errors import ConfigurationError
 from tasks.policy import PORTS, Allowed, Policy
 
@@ -51,6 +52,11 @@ def _keys(value: object) -> object:
             raise ValueError(f"the same key is given twice, to {keys[key]} and {name}")
         keys[key] = name
     return keys
+
+
+def _endpoints(entries: tuple[str, ...]) -> tuple[str, ...]:
+    endpoints_of(entries)
+    return entries
 
 
 def _allowed(entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,6 +112,7 @@ Ports = Annotated[
     tuple[Annotated[int, Field(ge=1, le=65_535)], ...], Field(min_length=1), BeforeValidator(_split)
 ]
 AllowedAddresses = Annotated[tuple[str, ...], AfterValidator(_allowed), BeforeValidator(_split)]
+Endpoints = Annotated[tuple[str, ...], AfterValidator(_endpoints), BeforeValidator(_split)]
 ApiKeys = Annotated[dict[str, str], BeforeValidator(_keys)]
 
 
@@ -125,6 +132,8 @@ class Settings(BaseModel):
     webhook_previous_secrets: SecretList = ()
     # Secret -> the account whose webhooks it signs, in place of the two above; an account may have several.
     webhook_account_secrets: AccountSecrets = Field(default_factory=dict)
+    # `name:model=...;priority=low;retention=SECONDS;dialect=v1`, in any choice. tasks/endpoints.py.
+    endpoints: Endpoints = ()
     # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
     api_keys: ApiKeys = Field(default_factory=dict)
     allow_private_addresses: bool = False
@@ -228,6 +237,10 @@ class Settings(BaseModel):
         """The secrets that sign an account's webhooks, the present one first; none: they are unsigned."""
         own = tuple(secret for secret, name in self.webhook_account_secrets.items() if name == account)
         return own or tuple(filter(None, (self.webhook_secret, *self.webhook_previous_secrets)))
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """The endpoint of this name, if there is one."""
+        return endpoints_of(self.endpoints).get(name)
 
     def policy(self, endpoint: str) -> Policy:
         """What jobs of an endpoint may have connected to."""

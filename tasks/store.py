@@ -80,6 +80,8 @@ class Store:
             "receiver": new.receiver,
             "execution_timeout_ms": new.execution_timeout_ms,
         }
+        if new.retention_ms is not None:
+            row["retention_ms"] = new.retention_ms
         if callback := new.callback:
             row |= {
                 "callback_url": callback.url,
@@ -149,14 +151,12 @@ class Store:
         With a stage, only the holder of that stage's lease may; with QUEUED, only if nobody has begun. The
         audio of a job that succeeded may go at once; that of others stays until retention ends.
         """
-        retention = self._settings.retention_ms
         body = pack(ending.body)
         before = body if ending.body_before == ending.body else pack(ending.body_before)
-        delay = 0 if ending.status is Status.SUCCEEDED else retention
         done, receivers = self._scripts(
             "finish",
             *(job_id, stage, fence, ending.status, ending.code, ending.error, ending.meta),
-            *(body, before, delay, retention),
+            *(body, before, self._settings.retention_ms),
         )
         return bool(done), tuple(map(text, receivers))
 

@@ -1,10 +1,13 @@
 -- The terminal state, its event and its delivery, in one step, once a run.
 -- ARGV: job, stage ('' where no lease is needed, 'queued': only if nobody has begun), fence, status, code, error,
---       meta (JSON), body, body if transcription was never announced, blob_delay_ms, retention_ms.
+--       meta (JSON), body, body if transcription was never announced, retention_ms (unless the job has its own).
 -- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's. The parts of a batch
 -- end with it; once the last of them has ended by itself, the reaper rings for the batch to be assembled.
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
-local row = fields(job, 'status', 'announced_ms', 'parts', 'batch', 'part')
+local row = fields(job, 'status', 'announced_ms', 'parts', 'batch', 'part', 'retention_ms')
+local retention_ms = row[6] or ARGV[10]
+-- Audio goes when its job has succeeded, else with everything else of the job.
+local sweep_ms = status == 'succeeded' and now or now + retention_ms
 local old = row[1]
 if old ~= 'queued' and old ~= 'running' then return {0, {}} end
 if stage == 'queued' then
@@ -14,7 +17,7 @@ elseif stage ~= '' and not holds(job, stage, ARGV[3]) then
 end
 
 -- Nobody works on it any more, and everything about it has a TTL.
-local function close(id, was, blob_delay_ms)
+local function close(id, was)
   for _, index in ipairs(redis.call('SMEMBERS', job_key(id, 'inflight'))) do
     redis.call('ZREM', leases_key('transcribe'), id .. '/' .. index)
   end
@@ -27,27 +30,26 @@ local function close(id, was, blob_delay_ms)
   redis.call('HSET', job_key(id), 'status', status, 'finished_ms', now, 'code', ARGV[5], 'error', ARGV[6])
   recount(id, was, status)
   redis.call('XADD', job_key(id, 'events'), '*', 'kind', 'terminal', 'status', status)
-  -- Audio goes when its job has succeeded, else with everything else of the job.
-  redis.call('ZADD', 'lh:sweep', now + blob_delay_ms, id)
+  redis.call('ZADD', 'lh:sweep', sweep_ms, id)
 end
 
 local function expire(id)
   for _, part in ipairs({'chunks', 'results', 'dead', 'leases', 'events', 'workers'}) do
-    redis.call('PEXPIRE', job_key(id, part), ARGV[11])
+    redis.call('PEXPIRE', job_key(id, part), retention_ms)
   end
-  redis.call('PEXPIRE', job_key(id), ARGV[11])
+  redis.call('PEXPIRE', job_key(id), retention_ms)
 end
 
-close(job, old, ARGV[10])
+close(job, old)
 redis.call('HSET', job_key(job), 'meta', ARGV[7])
 local receivers = {}
-receivers[1] = post(job, 'terminal', row[2] and ARGV[8] or ARGV[9], now, ARGV[11])
-receivers[#receivers + 1] = call_back(job, now, ARGV[11])
+receivers[1] = post(job, 'terminal', row[2] and ARGV[8] or ARGV[9], now, ARGV[10])
+receivers[#receivers + 1] = call_back(job, now, ARGV[10])
 expire(job)
 for part = 0, tonumber(row[3] or '0') - 1 do
   local id = part_id(job, part)
   local was = redis.call('HGET', job_key(id), 'status')
-  if was == 'queued' or was == 'running' then close(id, was, ARGV[10]) end
+  if was == 'queued' or was == 'running' then close(id, was) end
   -- It is told of for as long as its batch.
   expire(id)
 end

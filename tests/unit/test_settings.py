@@ -18,6 +18,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "api_key": ("k", "k"),
     "redis_url": ("redis://r:1/2", "redis://r:1/2"),
     "webhook_secret": ("s", "s"),
+    "endpoints": ("he:model=m;dialect=v1, slow:priority=low", ("he:model=m;dialect=v1", "slow:priority=low")),
     "api_keys": ("us:k1, them:k2", {"k1": "us", "k2": "them"}),
     "allow_private_addresses": ("1", True),
     "allowed_ports": ("80, 9000", (80, 9000)),

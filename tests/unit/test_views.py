@@ -14,8 +14,9 @@ from dispatcher.app import create_app
 from dispatcher.client import segments_of
 from tasks import endings, leases
 from tasks.chunks import Chunk
+from tasks.endpoints import Dialect
 from tasks.errors import NotMedia
-from tasks.job import Dialect, Job, NewJob, Options, Request
+from tasks.job import Job, NewJob, Options, Request
 from tasks.leases import Lease, Leases
 from tasks.settings import Settings
 from tasks.store import Store
