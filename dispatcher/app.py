@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from dispatcher import problems, routes, webhooks
+from dispatcher import listing, problems, routes, webhooks
+from dispatcher.access import Accounts
 from dispatcher.service import Service
 from tasks.errors import BlobStoreFailed, LonghandError
 from tasks.exposure import refuse_weak_keys
@@ -40,9 +41,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Longhand", lifespan=lifespan)
     app.state.service = service
+    app.state.accounts = Accounts(service)
     app.include_router(routes.router)
     app.include_router(webhooks.router)
-    app.include_router(routes.probes)
+    app.include_router(listing.router)
+    app.include_router(listing.probes)
     app.add_exception_handler(problems.Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -86,9 +89,9 @@ def main() -> None:
     start_logging()
     try:
         settings = Settings.from_env()
-        refuse_weak_keys(settings, options.host)
         app = create_app(settings)
         app.state.service.check()
+        refuse_weak_keys(settings, options.host, stored=app.state.service.keys.exist())
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
     uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dispatcher.client import TERMINAL, Client, transcript_of
+from dispatcher.keys_cli import keys
 from dispatcher.local import Machine, Plan
 from dispatcher.processes import end_on_signals
 from dispatcher.webhooks_cli import webhooks
@@ -229,6 +230,7 @@ def jobs(limit: int) -> None:
 
 
 main.add_command(webhooks)
+main.add_command(keys)
 
 
 def follow(client: Client, job_id: str) -> None:

@@ -4,13 +4,16 @@ from http import HTTPStatus
 
 from starlette.responses import JSONResponse
 
+from tasks.errors import LonghandError
+
 
 class Problem(Exception):
     """Ends a request with an error status."""
 
-    def __init__(self, status: int, detail: str, code: str = "") -> None:
+    def __init__(self, status: int, detail: str, code: str = "", retry_ms: int = 0) -> None:
         super().__init__(detail)
         self.status = status
+        self.retry_ms = retry_ms
         self.detail = detail
         self.code = code
 
@@ -23,9 +26,12 @@ class Problem(Exception):
             body["status"] = self.status
         if self.code:
             body["code"] = self.code
-        return JSONResponse(body, self.status)
+        headers = {"Retry-After": str(-(-self.retry_ms // 1000))} if self.retry_ms else None
+        return JSONResponse(body, self.status, headers)
 
 
+# Until a queue is shorter, or to look again at a limit of the day.
+FULL_RETRY_MS = 30_000
 JOB_NOT_FOUND = "job_not_found"
 
 
@@ -55,6 +61,15 @@ def bad_token(present: bool) -> Problem:
 
 def bad_request(detail: str, code: str = "invalid_input") -> Problem:
     return Problem(400, f"bad request: {detail}", code)
+
+
+def rate_limited(operation: str, limit: int, wait_ms: int) -> Problem:
+    return Problem(429, f"more than {limit} calls of {operation} in 10 s", "rate_limited", wait_ms)
+
+
+def full(error: LonghandError) -> Problem:
+    """A limit of the account is reached: of what waits, or of the day."""
+    return Problem(429, str(error), error.code, FULL_RETRY_MS)
 
 
 def unavailable() -> Problem:

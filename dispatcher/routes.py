@@ -4,33 +4,30 @@ import asyncio
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from redis.exceptions import RedisError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from dispatcher import problems
-from dispatcher.auth import account_of
+from dispatcher.access import Caller
 from dispatcher.readers import Reader
 from dispatcher.schemas import parse_callback, parse_policy
 from dispatcher.service import Service
 from dispatcher.submit import JOB_ID, new_job_id
-from tasks.errors import LonghandError
+from tasks.errors import LonghandError, QueueFull, QuotaExceeded
 from tasks.job import Job, Status
 from tasks.views import (
     PLATFORM_STATUS,
     STREAM_OPEN,
     STREAM_OVER,
     Item,
-    platform_status,
     status_object,
     stream_items,
 )
 
 router = APIRouter(prefix="/v2/{endpoint_id}")
-# For load balancers and container engines, without a key.
-probes = APIRouter()
 
 # Below the 10 s after which runpod's Python client gives up a read, and repeats it.
 STREAM_HOLD_MS = 5_000
@@ -42,22 +39,6 @@ MAX_RUNSYNC_WAIT_MS = 300_000
 
 Wait = Annotated[int | None, Query(ge=0)]
 Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$")]
-
-
-def caller(request: Request, endpoint_id: str) -> Service:
-    """The service, for a caller whose key and endpoint are right; `request.state.account` says whose."""
-    service: Service = request.app.state.service
-    header = request.headers.get("authorization")
-    account = account_of(header, service.settings.api_keys)
-    if account is None:
-        raise problems.bad_token(bool(header))
-    if service.settings.endpoint(endpoint_id) is None:
-        raise problems.endpoint_not_found()
-    request.state.account = account
-    return service
-
-
-Caller = Annotated[Service, Depends(caller)]
 
 
 @router.post("/run")
@@ -145,62 +126,6 @@ async def purge_queue(request: Request, endpoint_id: str, service: Caller) -> JS
     return JSONResponse({"removed": removed, "status": "completed"})
 
 
-@router.get("/health")
-async def health(service: Caller, endpoint_id: str) -> JSONResponse:
-    """Counts of jobs and workers, with every key that RunPod's clients require."""
-    counts, (ready, busy) = await run_in_threadpool(service.counts, endpoint_id)
-    running = min(busy, ready)
-    return JSONResponse(
-        {
-            "jobs": {
-                "completed": counts.get(Status.SUCCEEDED, 0),
-                "failed": counts.get(Status.FAILED, 0) + counts.get(Status.EXPIRED, 0),
-                "inProgress": counts.get(Status.RUNNING, 0),
-                "inQueue": counts.get(Status.QUEUED, 0),
-                "retried": 0,
-            },
-            "workers": {
-                "idle": ready - running,
-                "initializing": 0,
-                "ready": ready,
-                "running": running,
-                "throttled": 0,
-                "unhealthy": 0,
-            },
-        }
-    )
-
-
-@probes.get("/ping")
-async def ping(request: Request) -> JSONResponse:
-    """Whether this process and Redis answer; 503 where Redis does not."""
-    service: Service = request.app.state.service
-    await run_in_threadpool(service.store.now_ms)
-    return JSONResponse({"status": "ok"})
-
-
-@router.get("/jobs")
-async def jobs(
-    request: Request, service: Caller, limit: Annotated[int, Query(ge=1, le=1000)] = 50
-) -> JSONResponse:
-    """The caller's newest jobs (our addition, for `longhand jobs`)."""
-    found = await run_in_threadpool(service.store.jobs, request.state.account, limit)
-    now_ms = await run_in_threadpool(service.store.now_ms)
-    rows = [
-        {
-            "id": job.id,
-            "status": platform_status(job, now_ms, service.settings.queue_visible_ms),
-            "recording_id": job.recording_id,
-            "created_ms": job.created_ms,
-            "audio_seconds_done": job.done_ms / 1000,
-            "audio_seconds_total": job.duration_ms / 1000 if job.duration_ms is not None else None,
-            "error": job.error,
-        }
-        for job in found
-    ]
-    return JSONResponse({"jobs": rows})
-
-
 async def _body(request: Request, limit: int) -> dict[str, Any]:
     """The request's JSON object with an `input`. Raises Problem (400) for anything else."""
     data = bytearray()
@@ -228,9 +153,12 @@ async def _submit(
     except LonghandError as error:
         raise problems.bad_request(f"webhook: {error}", error.code) from None
     account = request.state.account
-    await run_in_threadpool(
-        service.submitter.submit, job_id, body["input"], endpoint, account, limits, callback=callback
-    )
+    try:
+        await run_in_threadpool(
+            service.submitter.submit, job_id, body["input"], endpoint, account, limits, callback=callback
+        )
+    except (QueueFull, QuotaExceeded) as error:
+        raise problems.full(error) from None
     return job_id
 
 

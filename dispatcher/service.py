@@ -11,6 +11,7 @@ from tasks.app import Doorbells, create_app
 from tasks.blobs import Blobs
 from tasks.endpoints import DEFAULT
 from tasks.job import Status
+from tasks.keys import Keys
 from tasks.leases import Leases
 from tasks.outbox import Outbox
 from tasks.scripts import connect
@@ -27,6 +28,7 @@ class Service:
     settings: Settings
     store: Store
     outbox: Outbox
+    keys: Keys
     blobs: Blobs
     submitter: Submitter
     wakeups: Wakeups
@@ -43,6 +45,7 @@ class Service:
             settings,
             store,
             Outbox(client, settings),
+            Keys(client),
             blobs,
             Submitter(settings, store, bells, blobs),
             Wakeups(settings.state_url),

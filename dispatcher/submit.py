@@ -13,7 +13,7 @@ from dispatcher.schemas import Limits, Parsed, parse_contact, parse_input
 from tasks import endings
 from tasks.app import Doorbells
 from tasks.blobs import Blobs
-from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError
+from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError, QueueFull, QuotaExceeded
 from tasks.job import BLOB_SCHEME, Callback, Job, NewJob, Request
 from tasks.settings import Settings
 from tasks.store import QUEUED, Store
@@ -50,7 +50,8 @@ class Submitter:
         """Write the job; on return it is on disk. False if this id was there already.
 
         An input that is not valid makes a job that has failed: its error is told wherever a job is read,
-        and by webhook. Raises InvalidInput for an id that cannot be one, and BlobStoreFailed.
+        and by webhook. Raises InvalidInput for an id that cannot be one, BlobStoreFailed, QueueFull and
+        QuotaExceeded.
         """
         if not JOB_ID.fullmatch(job_id):
             raise InvalidInput("a job's id is 1 to 128 letters, digits, - and _")
@@ -80,7 +81,7 @@ class Submitter:
             return self._refuse(new, error)
         try:
             created = self._store.create(replace(new, request=parsed.request, parts=parsed.parts))
-        except RedisError:
+        except (RedisError, QueueFull, QuotaExceeded):
             self._delete_blobs(job_id, len(parsed.parts))
             raise
         log.info("job_accepted", job_id=job_id, endpoint=endpoint, account=account, new=created)

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from dispatcher import problems
-from dispatcher.routes import Caller
+from dispatcher.access import Caller
 from dispatcher.service import Service
 from dispatcher.submit import JOB_ID
 from tasks import events

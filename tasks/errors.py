@@ -162,6 +162,18 @@ class BlobStoreFailed(LonghandError):
     retryable = True
 
 
+class QueueFull(LonghandError):
+    """So many of your jobs wait that no more are taken: submit again when some have begun."""
+
+    code = "queue_full"
+
+
+class QuotaExceeded(LonghandError):
+    """You have had as much audio transcribed today as you may: submit again tomorrow (UTC)."""
+
+    code = "quota_exceeded"
+
+
 class JobGone(LonghandError):
     """The job is kept no longer."""
 

@@ -44,14 +44,17 @@ def refuse_weak_redis(settings: Settings) -> None:
     )
 
 
-def refuse_weak_keys(settings: Settings, host: str) -> None:
-    """Raise ConfigurationError for an API that listens on `host` for other machines without strong keys."""
+def refuse_weak_keys(settings: Settings, host: str, *, stored: bool) -> None:
+    """Raise ConfigurationError for an API that listens on `host` for other machines without strong keys.
+
+    `stored`: there are keys in Redis, which are always strong.
+    """
     if settings.allow_weak_passwords or is_loopback(host):
         return
-    if not settings.api_keys:
+    if not settings.api_keys and not stored and not settings.allow_anonymous:
         raise ConfigurationError(
-            f"the API listens on {host} and anybody could submit: set LONGHAND_API_KEYS to name:key, "
-            f"the key {RULE}"
+            f"the API listens on {host} and anybody could submit: make a key (longhand keys create NAME), or "
+            f"set LONGHAND_API_KEYS to name:key, the key {RULE}, or LONGHAND_ALLOW_ANONYMOUS=true"
         )
     weak = [name for key, name in settings.api_keys.items() if is_weak(key)]
     if weak:

@@ -112,6 +112,10 @@ Ports = Annotated[
     tuple[Annotated[int, Field(ge=1, le=65_535)], ...], Field(min_length=1), BeforeValidator(_split)
 ]
 AllowedAddresses = Annotated[tuple[str, ...], AfterValidator(_allowed), BeforeValidator(_split)]
+RateLimits = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^(run|runsync|status|cancel|purge-queue)=\d{1,9}$")], ...],
+    BeforeValidator(_split),
+]
 Endpoints = Annotated[tuple[str, ...], AfterValidator(_endpoints), BeforeValidator(_split)]
 ApiKeys = Annotated[dict[str, str], BeforeValidator(_keys)]
 
@@ -136,6 +140,13 @@ class Settings(BaseModel):
     endpoints: Endpoints = ()
     # Key -> the name its jobs are accounted to. Empty: anybody may submit, as "anonymous".
     api_keys: ApiKeys = Field(default_factory=dict)
+    # Calls of an account in 10 s, by operation; the platform's own. One that is not named has no limit.
+    rate_limits: RateLimits = ("run=1000", "runsync=2000", "status=2000", "cancel=100", "purge-queue=2")
+    # Of one account: jobs that wait, and minutes of audio a day (UTC). 0: no limit.
+    max_queued_jobs: int = Field(0, ge=0)
+    max_audio_minutes: int = Field(0, ge=0)
+    # Let anybody submit who can reach the API, where there is no key.
+    allow_anonymous: bool = False
     allow_private_addresses: bool = False
     # Of what clients name, at public addresses.
     allowed_ports: Ports = PORTS
@@ -237,6 +248,10 @@ class Settings(BaseModel):
         """The secrets that sign an account's webhooks, the present one first; none: they are unsigned."""
         own = tuple(secret for secret, name in self.webhook_account_secrets.items() if name == account)
         return own or tuple(filter(None, (self.webhook_secret, *self.webhook_previous_secrets)))
+
+    def limit(self, operation: str) -> int:
+        """Calls of an account in 10 s; 0: no limit."""
+        return int(dict(entry.split("=") for entry in self.rate_limits).get(operation, 0))
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of this name, if there is one."""

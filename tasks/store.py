@@ -16,6 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks.chunks import Chunk
 from tasks.endings import Ending
+from tasks.errors import QueueFull, QuotaExceeded
 from tasks.job import Callback, Job, NewJob, Request, Status
 from tasks.redis_check import check_redis
 from tasks.scripts import Scripts, pack, text, unpack
@@ -72,7 +73,7 @@ class Store:
     def create(self, new: NewJob) -> bool:
         """Write a new job and wait until it is on disk; False if it was there already.
 
-        Raises redis.exceptions.TimeoutError where the disk takes too long.
+        Raises redis.exceptions.TimeoutError where the disk takes too long; QueueFull and QuotaExceeded.
         """
         row: dict[str, str | int | bytes] = {
             **_row(new, new.request),
@@ -88,12 +89,14 @@ class Store:
                 "callback_receiver": callback.receiver,
                 "callback_input": pack(callback.input),
             }
+        settings = self._settings
         parts = [_row(new, request) for request in new.parts]
         pairs = [part for pair in row.items() for part in pair]
         with self._redis.pipeline(transaction=False) as pipe:
             self._scripts(
                 "create",
-                *(new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else "", *pairs),
+                *(new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else ""),
+                *(settings.max_queued_jobs, 60_000 * settings.max_audio_minutes, new.account, *pairs),
                 client=pipe,
             )
             if self._wait_for_disk:
@@ -106,6 +109,8 @@ class Store:
                 raise answer
         if self._wait_for_disk and not answers[-1][0]:
             raise RedisTimeoutError("Redis did not have the job on disk in time")
+        if answers[0] < 0:
+            raise QueueFull if answers[0] == -1 else QuotaExceeded
         return bool(answers[0] == 1)
 
     def job(self, job_id: str) -> Job | None:
@@ -258,7 +263,6 @@ class Store:
 def _row(new: NewJob, request: Request | None) -> dict[str, str | int]:
     """The fields that a job has in common with the parts of a batch."""
     return {
-        "account": new.account,
         # A chunk of a low-priority job counts as four against its place in line.
         "cost": 4 if new.low_priority else 1,
         "request": request.to_json() if request else "",

@@ -31,6 +31,9 @@ redis.call('HSET', job_key(job), 'done_ms', done)
 if row[6] ~= '1' and ARGV[5] ~= '' then
   redis.call('HSET', job_key(job), 'pinned', 1, 'language', ARGV[5])
 end
+local audio = audio_key(redis.call('HGET', job_key(job), 'account'), now)
+redis.call('INCRBY', audio, ARGV[6])
+redis.call('PEXPIRE', audio, 2 * 86400000)
 line_up(job, 'transcribe')
 emit(job)
 wake(job)

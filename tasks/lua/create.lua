@@ -1,17 +1,23 @@
 -- A new job, once, with its parts if it is a batch.
--- ARGV: job, endpoint, ttl_ms, parts (JSON: the row of each part, or ''), then field/value pairs of its row.
--- Returns 1, or 0 if the job exists already.
+-- ARGV: job, endpoint, ttl_ms, parts (JSON: the row of each part, or ''), two limits, account, then field/value
+-- pairs of its row.
+-- Returns 1, 0 if the job exists already, -1 if too many jobs of the account wait, -2 if it has had all the
+-- audio of the day. ARGV[5], ARGV[6]: these limits (0: none); jobs, ms.
 local job, endpoint, now = ARGV[1], ARGV[2], now_ms()
 if redis.call('EXISTS', job_key(job)) == 1 then return 0 end
 
+local account, most_waiting, most_ms = ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[6])
+if most_waiting > 0 and tonumber(redis.call('HGET', 'lh:waiting', account) or '0') >= most_waiting then return -1 end
+if most_ms > 0 and tonumber(redis.call('GET', audio_key(account, now)) or '0') >= most_ms then return -2 end
+
 local function write(id, ...)
   redis.call('HSET', job_key(id), 'schema', 1, 'status', 'queued', 'run', 1, 'endpoint', endpoint,
-    'created_ms', now, 'ttl_ms', ARGV[3], 'deadline_ms', now + ARGV[3], ...)
+    'account', account, 'created_ms', now, 'ttl_ms', ARGV[3], 'deadline_ms', now + ARGV[3], ...)
   recount(id, nil, 'queued')
   redis.call('ZADD', 'lh:deadlines', now + ARGV[3], id)
 end
 
-write(job, unpack(ARGV, 5))
+write(job, unpack(ARGV, 8))
 redis.call('ZADD', 'lh:jobs', now, job)
 if ARGV[4] ~= '' then
   local rows = cjson.decode(ARGV[4])

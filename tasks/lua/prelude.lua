@@ -30,6 +30,15 @@ local function recount(job, old, new)
   local counts = 'lh:counts:' .. redis.call('HGET', job_key(job), 'endpoint')
   if old then redis.call('HINCRBY', counts, old, -1) end
   redis.call('HINCRBY', counts, new, 1)
+  local waiting = (new == 'queued' and 1 or 0) - (old == 'queued' and 1 or 0)
+  if waiting ~= 0 then
+    redis.call('HINCRBY', 'lh:waiting', redis.call('HGET', job_key(job), 'account'), waiting)
+  end
+end
+
+-- Audio of an account that was transcribed on this day (UTC), ms.
+local function audio_key(account, now)
+  return 'lh:audio:' .. account .. ':' .. string.format('%d', math.floor(now / 86400000))
 end
 
 -- Put a job in line for a stage. Ingests: the oldest job first. Chunks, by start-time fair queueing: a job

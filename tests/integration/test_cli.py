@@ -181,7 +181,7 @@ def test_help_a_person_can_learn_from(longhand: Longhand, command: str | None) -
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
-    commands = {"up", "runpod", "transcribe", "status", "result", "cancel", "jobs", "webhooks"}
+    commands = {"up", "runpod", "transcribe", "status", "result", "cancel", "jobs", "webhooks", "keys"}
     assert set(main.commands) == commands
 
 

@@ -91,7 +91,9 @@ def test_nothing_of_an_ended_job_stays(
     while delivery := bench.outbox.claim(RECEIVER, "drain"):
         bench.outbox.settle(delivery, "delivered", Attempt(1, 200, 1), "fast")
     kept = {key.decode().split(":")[1] for key in bench.redis.scan_iter("lh:*") if bench.redis.pttl(key) < 0}
-    assert kept <= {"jobs", "counts", "clock", "sweep"}, "what is left belongs to no single job, or is pruned"
+    assert kept <= {"jobs", "counts", "waiting", "clock", "sweep"}, (
+        "what is left belongs to no single job, or is pruned"
+    )
 
 
 def test_audio_may_go_at_once_only_after_success(bench: Bench) -> None:

@@ -73,14 +73,17 @@ def test_a_password_behind_the_host_is_refused() -> None:
 
 
 def test_an_api_for_others_needs_strong_keys() -> None:
-    with pytest.raises(ConfigurationError, match=r"listens on 0\.0\.0\.0 .* set LONGHAND_API_KEYS"):
-        refuse_weak_keys(Settings(), "0.0.0.0")
+    with pytest.raises(ConfigurationError, match=r"listens on 0\.0\.0\.0 .* make a key"):
+        refuse_weak_keys(Settings(), "0.0.0.0", stored=False)
     keys = {STRONG: "us", "short": "them"}
-    with pytest.raises(ConfigurationError, match="a weak key for them"):
-        refuse_weak_keys(Settings(api_keys=keys), "0.0.0.0")
-    refuse_weak_keys(Settings(api_keys={STRONG: "us"}), "0.0.0.0")
-    refuse_weak_keys(Settings(api_keys=keys, allow_weak_passwords=True), "0.0.0.0")
-    refuse_weak_keys(Settings(), "127.0.0.1")
+    for stored in (False, True):
+        with pytest.raises(ConfigurationError, match="a weak key for them"):
+            refuse_weak_keys(Settings(api_keys=keys, allow_anonymous=True), "0.0.0.0", stored=stored)
+    refuse_weak_keys(Settings(api_keys={STRONG: "us"}), "0.0.0.0", stored=False)
+    refuse_weak_keys(Settings(api_keys=keys, allow_weak_passwords=True), "0.0.0.0", stored=False)
+    refuse_weak_keys(Settings(), "127.0.0.1", stored=False)
+    refuse_weak_keys(Settings(), "0.0.0.0", stored=True)
+    refuse_weak_keys(Settings(allow_anonymous=True), "0.0.0.0", stored=False)
 
 
 @pytest.mark.parametrize("login", [STRONG, f":{STRONG}", "admin:", f"admin:ab,{STRONG}"])

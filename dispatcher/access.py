@@ -1,0 +1,93 @@
+"""Who may call: the key of a request, its endpoint, and how often."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+from redis.exceptions import RedisError
+
+from dispatcher import problems
+from dispatcher.auth import ANONYMOUS, account_of, key_of
+from dispatcher.service import Service
+
+# How long a key that was revoked may still work; and how many keys are remembered.
+CACHED_S = 5.0
+CACHED = 10_000
+# Calls of these count together. /stream is never limited: one error status, and clients cancel their job.
+LIMITED = {
+    "run": "run",
+    "runsync": "runsync",
+    "status": "status",
+    "status_sync": "status",
+    "cancel": "cancel",
+    "retry": "cancel",
+    "purge_queue": "purge-queue",
+}
+
+
+class Accounts:
+    """The account of a request's key, of the settings or of Redis.
+
+    What Redis said is remembered for some seconds, and for as long as Redis is away: an error status would
+    make the clients of /stream cancel their jobs.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        # Key ("": none) -> account, and until when, monotonic s. Only of keys that exist, or anybody could
+        # fill it.
+        self._known: dict[str, tuple[str, float]] = {}
+
+    def of(self, header: str | None) -> str | None:
+        """The account; None for a key that is none. May raise redis.exceptions.RedisError."""
+        keys = self._service.settings.api_keys
+        key = key_of(header)
+        account = account_of(key, keys)
+        if account is None and key:
+            account = self._remembered(key, self._service.keys.name_of)
+        if account is None and not keys:
+            account = self._remembered("", self._anonymous)
+        return account
+
+    def _anonymous(self, _key: str) -> str | None:
+        return None if self._service.keys.exist() else ANONYMOUS
+
+    def _remembered(self, key: str, ask: Callable[[str], str | None]) -> str | None:
+        known, until_s = self._known.get(key, (None, 0.0))
+        if time.monotonic() < until_s:
+            return known
+        try:
+            found = ask(key)
+        except RedisError:
+            if known is None:
+                raise
+            return known
+        if found is None:
+            self._known.pop(key, None)
+            return None
+        if len(self._known) >= CACHED:
+            self._known.clear()
+        self._known[key] = found, time.monotonic() + CACHED_S
+        return found
+
+
+def caller(request: Request, endpoint_id: str) -> Service:
+    """The service, for a caller whose key and endpoint are right; `request.state.account` says whose."""
+    service: Service = request.app.state.service
+    header = request.headers.get("authorization")
+    account = request.app.state.accounts.of(header)
+    if account is None:
+        raise problems.bad_token(bool(header))
+    if service.settings.endpoint(endpoint_id) is None:
+        raise problems.endpoint_not_found()
+    operation = LIMITED.get(request.scope["route"].name)
+    if operation and (limit := service.settings.limit(operation)):
+        wait_ms = service.keys.wait_ms(account, operation, limit)
+        if wait_ms:
+            raise problems.rate_limited(operation, limit, wait_ms)
+    request.state.account = account
+    return service
+
+
+Caller = Annotated[Service, Depends(caller)]

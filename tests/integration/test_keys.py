@@ -1,0 +1,181 @@
+"""Keys made by the operator, and what an account may do: how often, how many jobs, how much audio."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+from click.testing import CliRunner, Result
+from fastapi.testclient import TestClient
+from redis import Redis
+
+from dispatcher.app import create_app
+from dispatcher.cli import main
+from tasks.keys import KEYS, Keys
+from tasks.settings import Settings
+from tests.bench import Bench
+from tests.conftest import KEY, OTHERS_KEY, Eventually, Receiver, Stack
+
+Call = Callable[..., Any]
+JOB = {"input": {"url": "https://example.com/a.mp3"}}
+
+
+@pytest.fixture
+def longhand(stack: Stack) -> Callable[..., Result]:
+    """Runs the command as the operator does, who knows Redis."""
+
+    def run(*arguments: str) -> Result:
+        environment = {"REDIS_URL": stack.machine.redis_url}
+        return CliRunner().invoke(main, ["keys", *arguments], env=environment, catch_exceptions=False)
+
+    return run
+
+
+def get(stack: Stack, path: str, key: str) -> requests.Response:
+    url = f"{stack.machine.url}/v2/longhand/{path}"
+    return requests.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=10)
+
+
+def test_a_key_works_from_its_making_to_its_revocation(
+    stack: Stack, longhand: Callable[..., Result], eventually: Eventually
+) -> None:
+    key = longhand("create", "acme").output.strip()
+    assert len(key) == len("lh_") + 43, "256 bits in base64"
+    assert get(stack, "health", key).status_code == 200
+    job_id = requests.post(
+        f"{stack.machine.url}/v2/longhand/run", json=JOB, headers={"Authorization": key}, timeout=10
+    ).json()["id"]
+    assert stack.redis.hget(f"lh:job:{job_id}", "account") == b"acme"
+
+    (row,) = [line for line in longhand("list").output.splitlines() if "acme" in line]
+    key_id = row.split()[1]
+    assert key_id == hashlib.sha256(key.encode()).hexdigest()[:12]
+    assert "valid" in row
+    stored = stack.redis.hgetall(KEYS)
+    assert key not in str(stored)
+
+    assert longhand("revoke", key_id).output.strip() == "revoked"
+    eventually(lambda: get(stack, "health", key).status_code == 401, what="the end of the key")
+    (row,) = [line for line in longhand("list").output.splitlines() if "acme" in line]
+    assert "revoked" in row
+    assert longhand("revoke", key_id).exit_code == 1
+    assert get(stack, "health", KEY).status_code == 200, "those of the settings stay"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("create", "a b"), ("create", ""), ("revoke", "*"), ("revoke", "0" * 12)]
+)
+def test_a_mistake_is_told(longhand: Callable[..., Result], arguments: tuple[str, str]) -> None:
+    done = longhand(*arguments)
+    assert done.exit_code == 1
+    assert done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "status/JOB"),
+        ("GET", "status-sync/JOB"),
+        ("GET", "stream/JOB"),
+        ("POST", "cancel/JOB"),
+        ("POST", "retry/JOB"),
+        ("GET", "webhooks/evt_JOB_1_1"),
+        ("POST", "webhooks/evt_JOB_1_1/redeliver"),
+    ],
+)
+def test_one_keys_jobs_are_invisible_to_anothers(
+    stack: Stack, receiver: Receiver, eventually: Eventually, method: str, path: str
+) -> None:
+    job_id = stack.client.submit(stack.input(receiver, "mine", 11))
+    eventually(lambda: stack.ended(job_id), 40)
+    url = f"{stack.machine.url}/v2/longhand/{path.replace('JOB', job_id)}"
+    answer = requests.request(method, url, headers={"Authorization": OTHERS_KEY}, timeout=10)
+    assert answer.status_code == 404
+    listed = get(stack, "jobs?limit=1000", OTHERS_KEY).json()["jobs"]
+    assert job_id not in {job["id"] for job in listed}
+    assert stack.client.status(job_id)["status"] == "COMPLETED"
+
+
+# In one process, with limits
+
+
+@pytest.fixture
+def call(redis: Redis, settings: Settings) -> Iterator[Call]:
+    """Makes an API with these settings and gives a function that calls it with a key of `us`."""
+    assert redis.dbsize() == 0
+    opened: list[TestClient] = []
+
+    def at(**changes: Any) -> Callable[[str, str], Any]:
+        changed = settings.model_copy(update={"api_keys": {"k": "us", "l": "them"}, **changes})
+        client = TestClient(create_app(changed)).__enter__()
+        opened.append(client)
+
+        def do(method: str, path: str, key: str = "k", **fields: Any) -> Any:
+            return client.request(method, f"/v2/longhand/{path}", headers={"Authorization": key}, **fields)
+
+        return do
+
+    yield at
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+def test_calls_above_the_rate_are_told_to_wait_and_the_stream_never(call: Call) -> None:
+    do = call(rate_limits=("run=3", "status=5"))
+    answers = [do("POST", "run", json=JOB) for _ in range(4)]
+    # A window may end in between, and then all pass.
+    codes = [answer.status_code for answer in answers]
+    assert codes[:3] == [200, 200, 200]
+    while (last := do("POST", "run", json=JOB)).status_code == 200:
+        pass
+    assert last.status_code == 429
+    assert 1 <= int(last.headers["Retry-After"]) <= 10
+    assert {
+        "status": 429,
+        "title": "Too Many Requests",
+        "code": "rate_limited",
+    }.items() <= last.json().items()
+    job_id = answers[0].json()["id"]
+    assert do("POST", "run", "l", json=JOB).status_code == 200, "another account has its own"
+    while do("GET", f"status/{job_id}").status_code == 200:
+        pass
+    assert do("POST", f"cancel/{job_id}").status_code == 200, "each operation has its own"
+    assert [do("GET", f"stream/{job_id}").status_code for _ in range(20)] == [200] * 20
+
+
+def test_no_more_jobs_wait_than_may(call: Call) -> None:
+    do = call(max_queued_jobs=2)
+    ids = [do("POST", "run", json=JOB).json()["id"] for _ in range(2)]
+    refused = do("POST", "run", json=JOB)
+    assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+    assert refused.headers["Retry-After"]
+    assert len(do("GET", "jobs").json()["jobs"]) == 2, "nothing was half accepted"
+    assert do("POST", "run", "l", json=JOB).status_code == 200
+    assert do("POST", f"cancel/{ids[0]}").status_code == 200
+    assert do("POST", "run", json=JOB).status_code == 200
+
+
+def test_no_more_audio_than_may_be(call: Call, bench: Bench) -> None:
+    do = call(max_audio_minutes=1)
+    bench.planned(chunks=61)
+    for index in range(59):
+        bench.transcribe(index)
+    assert do("POST", "run", json=JOB).status_code == 200
+    bench.transcribe(59)
+    refused = do("POST", "run", json=JOB)
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
+    assert do("POST", "run", "l", json=JOB).status_code == 200
+    (key,) = bench.redis.keys("lh:audio:us:*")
+    assert 0 < bench.redis.pttl(key) <= 2 * 86_400_000
+
+
+def test_without_any_key_everybody_may_until_one_was_made(call: Call, redis: Redis) -> None:
+    assert call(api_keys={})("GET", "health", "anything").status_code == 200
+    made = Keys(redis).create("acme")
+    do = call(api_keys={})
+    assert do("GET", "health", "anything").status_code == 401
+    assert do("GET", "health", made).status_code == 200
+    assert Keys(redis).revoke(Keys(redis).all()[0].id)
+    assert call(api_keys={})("GET", "health", "anything").status_code == 401, "the last key does not open it"
