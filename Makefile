@@ -42,7 +42,7 @@ check: setup ## format, lint, types, import layers, requirements, container file
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pip check
-	$(BIN)/hadolint api.Dockerfile worker.Dockerfile
+	$(BIN)/hadolint api.Dockerfile worker.Dockerfile .runpod/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 bench: setup ## measure; the figures go to benchmarks/results.json

@@ -13,7 +13,7 @@ from dispatcher.keys_cli import keys
 from dispatcher.local import Machine, Plan
 from dispatcher.processes import end_on_signals
 from dispatcher.webhooks_cli import webhooks
-from tasks.errors import InvalidInput, LonghandError
+from tasks.errors import ConfigurationError, InvalidInput, LonghandError
 from tasks.events import rfc3339
 from tasks.formats import FORMATS
 from tasks.job import is_english_only
@@ -121,6 +121,12 @@ def runpod(workers: int) -> None:
     """
     settings = Settings.from_env()
     own_redis = settings.redis_url if "redis_url" in settings.model_fields_set else ""
+    if not own_redis:
+        if settings.detach == "always":
+            raise ConfigurationError(
+                "LONGHAND_DETACH=always needs REDIS_URL: a job would end with its worker"
+            )
+        settings = settings.model_copy(update={"detach": "refused"})
     roles = ("transcribe", "io", "deliver", "handler")
     plan = Plan(workers=workers, redis_url=own_redis, roles=roles, log_files=False, ends_without_redis=False)
     machine = Machine(settings, plan)

@@ -12,7 +12,7 @@ import runpod
 import structlog
 from redis.exceptions import RedisError
 
-from dispatcher.schemas import parse_policy
+from dispatcher.schemas import detached, parse_policy
 from dispatcher.service import Service
 from tasks.errors import LonghandError
 from tasks.job import Job, Status
@@ -27,6 +27,11 @@ QUEUE_REPORT_S = 10.0
 LAST_WEBHOOK_S = 60.0
 CANCEL_S = 2.0
 REDIS_PAUSE_S = 1.0
+
+DETACH_REFUSED = (
+    "detach_refused: this worker keeps its state in itself and may be ended at once: set REDIS_URL, or leave "
+    "`detach` out"
+)
 
 T = TypeVar("T")
 
@@ -48,6 +53,11 @@ class Handler:
             self._listener = asyncio.create_task(service.wakeups.listen())
         limits = parse_policy(event.get("policy"), service.settings)
         account = "runpod"
+        detach = service.settings.detach
+        leaves = detach == "always" or detached(event.get("input"))
+        if leaves and detach == "refused":
+            yield {"error": DETACH_REFUSED}
+            return
         try:
             new = await asyncio.to_thread(
                 service.submitter.submit, job_id, event.get("input"), service.endpoint, account, limits
@@ -59,8 +69,12 @@ class Handler:
             yield {"error": "unavailable: the job store is away: try again in a few seconds"}
             return
         if not new:
-            # The platform delivers a job again after losing a worker; readers see its items again.
+            # The platform delivers a job again for /retry, or after losing a worker; items come again.
+            await _patiently(_retry_if_failed, service, job_id)
             yield [{"type": "meta", "data": {"restarted": True}}]
+        if leaves:
+            yield {"job_id": job_id, "detached": True}
+            return
         ended = False
         try:
             async for item in self._relay(job_id):
@@ -126,6 +140,13 @@ async def _patiently(question: Callable[..., T], *args: object) -> T:
         except RedisError as error:
             log.warning("redis_away", error=str(error))
             await asyncio.sleep(REDIS_PAUSE_S)
+
+
+def _retry_if_failed(service: Service, job_id: str) -> None:
+    """Start the next run of a job that has failed; one whose input was refused stays as it is."""
+    job = service.store.job(job_id)
+    if job is not None and job.status is Status.FAILED:
+        service.submitter.retry(job)
 
 
 def _page(service: Service, job: Job, after: str) -> list[tuple[str, list[Item]]]:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from dispatcher import problems
 from dispatcher.access import Caller
 from dispatcher.readers import Reader
-from dispatcher.schemas import parse_callback, parse_policy
+from dispatcher.schemas import detached, parse_callback, parse_policy
 from dispatcher.service import Service
 from dispatcher.submit import JOB_ID, new_job_id
 from tasks.errors import LonghandError, QueueFull, QuotaExceeded
@@ -54,7 +54,7 @@ async def runsync(request: Request, endpoint_id: str, service: Caller, wait: Wai
     """Accept a job and wait for its end; after `wait` ms, its status object as it is then."""
     body = await _body(request, service.settings.max_runsync_bytes)
     job_id = await _submit(request, service, endpoint_id, body, new_job_id("sync-"))
-    wait_ms = min(max(wait or RUNSYNC_WAIT_MS, 1_000), MAX_RUNSYNC_WAIT_MS)
+    wait_ms = 0 if detached(body["input"]) else min(max(wait or RUNSYNC_WAIT_MS, 1_000), MAX_RUNSYNC_WAIT_MS)
     return await _status_after(request, service, job_id, wait_ms)
 
 

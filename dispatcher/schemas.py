@@ -73,6 +73,8 @@ class JobInput(Source):
     engine: Literal["faster-whisper", "stable-whisper"] = "faster-whisper"
     model: str = Field("", max_length=200)
     streaming: bool = True
+    # Do not wait for the end: of RunPod's handler, and of /runsync.
+    detach: bool = False
     transcribe_args: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -190,6 +192,11 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         return Parsed(request, tuple(blobs))
     parts = [replace(request, url=url, index=index) for index, url in enumerate(urls or [""] * len(blobs))]
     return Parsed(request, tuple(blobs), tuple(parts))
+
+
+def detached(raw: object) -> bool:
+    """Whether a job's input says that nobody waits for its end."""
+    return isinstance(raw, dict) and raw.get("detach") is True
 
 
 def parse_policy(raw: object, settings: Settings, endpoint: str = "") -> Limits:

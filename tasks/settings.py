@@ -191,6 +191,8 @@ class Settings(BaseModel):
     queue_visible_ms: Milliseconds = 120_000
     # End the stream of a failed job with an item that makes ivrit's clients up to 0.2.6 fail; others see it.
     stream_poison: bool = False
+    # Of RunPod's handler: whether `detach` in a job's input lets it return before the job has ended.
+    detach: Literal["refused", "allowed", "always"] = "allowed"
     # Jobs that one RunPod handler relays at a time.
     handler_concurrency: int = Field(1, ge=1)
 
@@ -297,6 +299,8 @@ class Settings(BaseModel):
         names = {variable(field): field for field in cls.model_fields}
         values: dict[str, Any] = {}
         for name, value in environ.items():
+            if name == "REDIS_URL" and not value:
+                continue  # a form that was left empty, such as that of RunPod's hub
             if name in names:
                 values[names[name]] = value
             elif name.startswith(PREFIX):

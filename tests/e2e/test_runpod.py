@@ -63,6 +63,28 @@ def test_one_container_does_it_all_and_finishes_what_it_has(
     assert children(folder) == {}
 
 
+def test_a_job_that_would_end_with_its_worker_cannot_be_left_alone(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    with serving() as platform:
+        process = start(platform, tmp_path / "data")
+        try:
+            platform.give("job-1", {"url": "https://a.test/x", "detach": True})
+            (result,) = eventually(lambda: platform.results("job-1"), 60, "job-done")
+        finally:
+            process.terminate()
+            process.communicate(timeout=120)
+    assert result["error"].startswith("detach_refused: ")
+
+
+def test_always_to_detach_needs_a_redis(tmp_path: Path) -> None:
+    with serving() as platform:
+        process = start(platform, tmp_path / "data", LONGHAND_DETACH="always")
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "LONGHAND_DETACH=always needs REDIS_URL" in output
+
+
 def test_what_dies_while_the_last_job_is_finished_is_started_again(
     tmp_path: Path, receiver: Receiver, eventually: Eventually
 ) -> None:

@@ -146,6 +146,11 @@ def test_runsync_waits_for_the_output(stack: Stack, receiver: Receiver, api: Api
     assert api("GET", f"status/{shown['id']}").json() == shown
 
 
+def test_nobody_waits_for_a_detached_job(stack: Stack, receiver: Receiver, api: Api) -> None:
+    body = {"input": stack.input(receiver, "sync-detached", 31, "slow:800", detach=True)}
+    assert api("POST", "runsync?wait=60000", json=body).json()["status"] in ("IN_QUEUE", "IN_PROGRESS")
+
+
 def test_runsync_and_status_sync_give_up_waiting(stack: Stack, receiver: Receiver, api: Api) -> None:
     started_s = time.monotonic()
     body = {"input": stack.input(receiver, "sync-late", 11, "slow:800")}

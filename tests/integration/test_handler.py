@@ -203,6 +203,31 @@ def test_an_ended_job_that_is_delivered_again_is_replayed(
     assert receiver.statuses("replayed").count("completed") == 1
 
 
+def test_a_job_that_failed_and_is_delivered_again_has_another_run(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform, tmp_path: Path
+) -> None:
+    good = tmp_path / "good"
+    job_id, job_input = new_id("again"), stack.input(receiver, "again", 31, f"fail-until:1:{good}")
+    platform.give(job_id, job_input)
+    assert ended(platform, eventually, job_id)["error"].startswith("chunk_failed: ")
+    good.touch()
+    platform.give(job_id, job_input)
+    eventually(lambda: len(platform.results(job_id)) == 2, 30)
+    assert len(segments_of(platform.results(job_id)[1]["output"])) == 12
+    assert status(stack, job_id) is Status.SUCCEEDED
+
+
+def test_a_detached_job_goes_on_without_the_handler(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform
+) -> None:
+    job_id = new_id("detached")
+    platform.give(job_id, stack.input(receiver, "detached", 21, "slow:150", detach=True))
+    assert ended(platform, eventually, job_id) == {"output": [{"job_id": job_id, "detached": True}]}
+    assert status(stack, job_id) is not Status.SUCCEEDED
+    eventually(lambda: receiver.statuses("detached")[-1:] == ["completed"], 30, "the last webhook")
+    assert status(stack, job_id) is Status.SUCCEEDED
+
+
 def test_a_second_worker_takes_over_and_ends_politely(
     stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform, tmp_path: Path
 ) -> None:

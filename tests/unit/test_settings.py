@@ -48,6 +48,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "max_runsync_bytes": ("7", 7),
     "queue_visible_ms": ("7", 7),
     "stream_poison": ("1", True),
+    "detach": ("always", "always"),
     "handler_concurrency": ("7", 7),
     "lease_ms": ("70000", 70_000),
     "heartbeat_ms": ("7", 7),
@@ -217,6 +218,11 @@ def test_blobs_live_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> 
 def test_heartbeats_that_come_too_late_for_their_lease_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="at most half of LONGHAND_LEASE_MS"):
         Settings.from_env({"LONGHAND_LEASE_MS": "1000", "LONGHAND_HEARTBEAT_MS": "501"})
+
+
+def test_an_empty_redis_url_is_none() -> None:
+    assert Settings.from_env({"REDIS_URL": ""}) == Settings()
+    assert "redis_url" not in Settings.from_env({"REDIS_URL": ""}).model_fields_set
 
 
 def test_secrets_that_sign() -> None:
