@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo up compose test test-compose check bench clean
+.PHONY: help setup demo up compose test test-compose test-clients check bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,11 +30,14 @@ up: setup ## run Longhand on this machine
 compose: ## run Longhand in containers on this machine's CPU; WORKERS=... of them transcribe
 	@$(PYTHON) -m demo.compose $(if $(WORKERS),--workers '$(WORKERS)')
 
-test: setup ## run all tests but test-compose
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/compose
+test: setup ## run all tests but those of test-compose and test-clients
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/compose --ignore tests/clients
 
 test-compose: setup ## build the images and run the stack of compose.yaml; needs a Docker engine
 	$(BIN)/python -m pytest -rs tests/compose
+
+test-clients: setup ## run RunPod's and ivrit's real clients; sets them up in .clients, and writes docs/compatibility.md
+	$(BIN)/python -m pytest tests/clients
 
 check: setup ## format, lint, types, import layers, requirements, container files
 	$(BIN)/ruff format --check .
@@ -49,4 +52,4 @@ bench: setup ## measure; the figures go to benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
 clean: ## remove what setup and tests made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf $(VENV) .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build

@@ -186,7 +186,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         chunk_ms=round(seconds * 1000) if seconds else None,
         dialect=dialect,
         # Without it, clients of the old dialect take what a failed job has for the whole.
-        poison=not batch and (dialect == "v1" or settings.stream_poison),
+        poison=not batch and (dialect == "v1" or defaults.poison or settings.stream_poison),
     )
     if not batch:
         return Parsed(request, tuple(blobs))

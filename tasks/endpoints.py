@@ -7,7 +7,7 @@ from typing import Literal
 DEFAULT = "longhand"
 Dialect = Literal["v1", "v2"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_OPTIONS = "model, priority (low or normal), retention (seconds) and dialect (v1 or v2)"
+_OPTIONS = "model, priority (low or normal), retention (seconds), dialect (v1 or v2) and poison (on or off)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Endpoint:
     low_priority: bool = False
     retention_ms: int | None = None
     dialect: Dialect = "v2"
+    poison: bool = False
 
     @classmethod
     def parse(cls, entry: str) -> "Endpoint":
@@ -43,6 +44,8 @@ class Endpoint:
             return replace(self, retention_ms=1000 * int(value))
         if option == "dialect" and value in ("v1", "v2"):
             return replace(self, dialect="v1" if value == "v1" else "v2")
+        if option == "poison" and value in ("on", "off"):
+            return replace(self, poison=value == "on")
         raise ValueError(option)
 
 

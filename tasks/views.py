@@ -88,6 +88,9 @@ def items_of(job: Job, store: Store, event: Event) -> list[Item]:
     For `streaming: false` there is one item with everything, at the end of a job that succeeded. What
     concerns one recording of a batch bears its `index`, from 0.
     """
+    if event.index < 0 and event.part is None and not job.terminal:
+        # It has ended since it was read.
+        job = store.job(job.id) or job
     request = job.request
     if request is None or not request.streaming:
         if event.index >= 0 or event.part is not None or job.status is not Status.SUCCEEDED:

@@ -262,7 +262,7 @@ def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         webhook_max_bytes=24_000,
         public_url=f"http://127.0.0.1:{port}",
         api_keys={KEY: "tests", OTHERS_KEY: "others"},
-        endpoints=("old:dialect=v1;priority=low;retention=3600",),
+        endpoints=("old:dialect=v1;priority=low;retention=3600", "loud:poison=on"),
         first_chunks_ms=(),
         lease_ms=3_000,
         heartbeat_ms=300,

@@ -13,8 +13,8 @@ def test_the_default_is_always_there_and_can_have_options() -> None:
 
 
 def test_every_option() -> None:
-    entry = "he:model=ivrit-ai/whisper-large-v3-turbo-ct2; priority=low;retention=1800;dialect=v1"
-    expected = Endpoint("he", "ivrit-ai/whisper-large-v3-turbo-ct2", True, 1_800_000, "v1")
+    entry = "he:model=ivrit-ai/whisper-large-v3-turbo-ct2; priority=low;retention=1800;dialect=v1;poison=on"
+    expected = Endpoint("he", "ivrit-ai/whisper-large-v3-turbo-ct2", True, 1_800_000, "v1", True)
     assert Endpoint.parse(entry) == expected
     assert Endpoint.parse("he") == Endpoint.parse("he:priority=normal;dialect=v2") == Endpoint("he")
 
@@ -23,7 +23,14 @@ def test_every_option() -> None:
     "entry",
     [
         *("", ":model=x", "a/b", "a b", "he:x", "he:model", "he:model=", "he:priority=high"),
-        *("he:retention=0", "he:retention=-1", "he:retention=1.5", "he:dialect=v3", "he:colour=red"),
+        *(
+            "he:retention=0",
+            "he:retention=-1",
+            "he:retention=1.5",
+            "he:dialect=v3",
+            "he:poison=1",
+            "he:colour=red",
+        ),
     ],
 )
 def test_a_wrong_entry_is_told_with_what_is_accepted(entry: str) -> None:

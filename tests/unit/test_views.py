@@ -227,6 +227,17 @@ def test_a_failed_stream_may_end_with_what_no_client_can_read(
     assert items[1:] == ([last] if last else [])
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_job_that_ends_while_its_stream_is_read_is_told_as_it_ended(desk: Desk, streaming: bool) -> None:
+    request = Request(URL, "multi", dialect="v1", poison=True, streaming=streaming)
+    before = desk.running([["a"]], request)
+    assert before.request
+    ending = endings.succeeded(before, before.request, Transcript((), 1), "multi", desk.store.now_ms())
+    desk.store.finish(before.id, ending)
+    # As a reader saw it that asked for the job first, and then for its events.
+    assert output(before, desk.store) == output(desk.again(before.id), desk.store) != []
+
+
 def test_a_success_is_not_poisoned(desk: Desk) -> None:
     request = Request(URL, "multi", dialect="v1", poison=True)
     assert len(output(desk.succeeded([["a"]], request), desk.store)) == 1
