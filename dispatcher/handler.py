@@ -16,9 +16,10 @@ from dispatcher.schemas import detached, parse_policy
 from dispatcher.service import Service
 from tasks.errors import LonghandError
 from tasks.job import Job, Status
+from tasks.links import link
 from tasks.logs import start_logging
 from tasks.settings import Settings
-from tasks.views import Item, stream_items
+from tasks.views import Item, size_of, stream_items
 
 log = structlog.get_logger()
 
@@ -75,10 +76,13 @@ class Handler:
         if leaves:
             yield {"job_id": job_id, "detached": True}
             return
-        ended = False
+        ended, size = False, 0
         try:
             async for item in self._relay(job_id):
-                yield item
+                size += size_of(item)
+                # The platform would drop the whole output; the job goes on, for whoever is told by webhook.
+                if size <= service.settings.max_output_bytes:
+                    yield item
             ended = True
         finally:
             # CancelledError or GeneratorExit: the platform has stopped this job.
@@ -86,6 +90,8 @@ class Handler:
                 await asyncio.shield(self._cancel(job_id))
         async for last in self._ending(job_id):
             yield last
+        if size > service.settings.max_output_bytes:
+            yield {"error": await _patiently(_too_large, service, job_id)}
 
     async def _relay(self, job_id: str) -> AsyncIterator[Item]:
         """The job's items in order, and where it waits in line, until it has ended."""
@@ -147,6 +153,18 @@ def _retry_if_failed(service: Service, job_id: str) -> None:
     job = service.store.job(job_id)
     if job is not None and job.status is Status.FAILED:
         service.submitter.retry(job)
+
+
+def _too_large(service: Service, job_id: str) -> str:
+    """Where the transcript of a job is that has more of it than the platform takes."""
+    settings = service.settings
+    told = f"output_too_large: the transcript has more than {settings.max_output_bytes} bytes"
+    job = service.store.job(job_id)
+    if job is None or not settings.public_url:
+        return f"{told}: ask for it without words, or by webhook"
+    kept_ms = settings.retention_ms if job.retention_ms is None else job.retention_ms
+    expires_ms = service.store.now_ms() + kept_ms
+    return f"{told}: it is at {link(settings.public_url, job, expires_ms, service.store.link_key())}"
 
 
 def _page(service: Service, job: Job, after: str) -> list[tuple[str, list[Item]]]:

@@ -193,6 +193,8 @@ class Settings(BaseModel):
     stream_poison: bool = False
     # Of RunPod's handler: whether `detach` in a job's input lets it return before the job has ended.
     detach: Literal["refused", "allowed", "always"] = "allowed"
+    # Of all that a job streams on RunPod, which takes about 20 MB.
+    max_output_bytes: int = Field(15_000_000, ge=1)
     # Jobs that one RunPod handler relays at a time.
     handler_concurrency: int = Field(1, ge=1)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from dispatcher.client import segments_of
 from tasks.job import Status
@@ -23,9 +24,11 @@ CONCURRENCY = 3
 
 
 @contextlib.contextmanager
-def handling(stack: Stack, platform: FakePlatform, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def handling(
+    stack: Stack, platform: FakePlatform, folder: Path, **changes: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker container's main process; ended, with its heartbeat, when the test is."""
-    settings = stack.machine.settings.model_copy(update={"handler_concurrency": CONCURRENCY})
+    settings = stack.machine.settings.model_copy(update={"handler_concurrency": CONCURRENCY, **changes})
     environment = child_environment(settings) | platform.environment() | {"HOME": str(folder)}
     with (folder / "handler.log").open("wb") as log:
         process = subprocess.Popen(
@@ -226,6 +229,25 @@ def test_a_detached_job_goes_on_without_the_handler(
     assert status(stack, job_id) is not Status.SUCCEEDED
     eventually(lambda: receiver.statuses("detached")[-1:] == ["completed"], 30, "the last webhook")
     assert status(stack, job_id) is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_what_is_larger_than_the_platform_takes_is_never_silently_short(
+    stack: Stack, receiver: Receiver, eventually: Eventually, tmp_path: Path, public: bool
+) -> None:
+    job_id = new_id("large")
+    changes = {"max_output_bytes": 3_000} | ({} if public else {"public_url": ""})
+    with serving() as platform, handling(stack, platform, tmp_path, **changes):
+        platform.give(job_id, stack.input(receiver, "large", 61))
+        error = ended(platform, eventually, job_id)["error"]
+    assert error.startswith("output_too_large: ")
+    assert status(stack, job_id) is Status.SUCCEEDED
+    eventually(lambda: receiver.statuses("large")[-1:] == ["completed"])
+    if public:
+        found = requests.get(error.rpartition(" ")[2], timeout=10).json()
+        assert len(found["transcription"]) == 24
+    else:
+        assert "webhook" in error
 
 
 def test_a_second_worker_takes_over_and_ends_politely(

@@ -49,6 +49,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "queue_visible_ms": ("7", 7),
     "stream_poison": ("1", True),
     "detach": ("always", "always"),
+    "max_output_bytes": ("7", 7),
     "handler_concurrency": ("7", 7),
     "lease_ms": ("70000", 70_000),
     "heartbeat_ms": ("7", 7),
