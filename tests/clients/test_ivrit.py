@@ -90,6 +90,34 @@ def test_webhooks(stack: Stack, receiver: Receiver, eventually: Eventually, ivri
     assert all(verify_seed(SECRET, body, headers["x-webhook-signature"]) for headers, body in receiver.posts)
 
 
+def test_readme(stack: Stack, receiver: Receiver, eventually: Eventually, ivrit: Client) -> None:
+    """2.2, 23: the README of the seed template: a file of one's own, webhooks, text and segments."""
+    script = """
+import os, ivrit
+model = ivrit.load_model(
+    engine="runpod",
+    model="multi",
+    api_key=os.environ["KEY"],
+    endpoint_id=given["endpoint"]
+)
+result = model.transcribe(
+    path=given["path"],
+    language="he",
+    webhook_url=given["hook"],
+    recording_id=given["name"]
+)
+print(json.dumps({"text": result["text"], "segments": [str(segment) for segment in result['segments']]}))
+"""
+    stack.input(receiver, "readme", 21)
+    endpoint = "old" if is_old(ivrit) else "longhand"
+    name = f"readme-{ivrit.name}"
+    path = str(receiver.folder / "readme.wav")
+    told = ivrit.run(script, endpoint=endpoint, path=path, hook=f"{receiver.url}/hook", name=name)
+    assert told["text"].strip()
+    assert len(told["segments"]) == 4
+    eventually(lambda: receiver.statuses(name)[-1:] == ["completed"])
+
+
 def test_breaking_off(stack: Stack, receiver: Receiver, eventually: Eventually, ivrit: Client) -> None:
     """22: leaving the generator after the first segment cancels the job."""
     endpoint = "old" if is_old(ivrit) else "longhand"
