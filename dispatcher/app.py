@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from dispatcher import listing, problems, routes, webhooks
 from dispatcher.access import Accounts
+from dispatcher.openapi import describe
 from dispatcher.service import Service
 from tasks.errors import BlobStoreFailed, LonghandError
 from tasks.exposure import refuse_weak_keys
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         await service.wakeups.close()
 
     app = FastAPI(title="Longhand", lifespan=lifespan)
+    describe(app, settings)
     app.state.service = service
     app.state.accounts = Accounts(service)
     app.include_router(routes.router)
@@ -67,7 +69,7 @@ def _invalid(_request: Request, error: Exception) -> Response:
 
 def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    return problems.Problem(error.status_code, str(error.detail)).response()
+    return problems.Problem(error.status_code, str(error.detail), headers=error.headers).response()
 
 
 def _blobs_away(_request: Request, error: Exception) -> Response:

@@ -56,7 +56,7 @@ class Client:
         return self._call("POST", f"webhooks/{quote(webhook_id, safe='')}/redeliver", {})
 
     def test_webhook(self, url: str) -> dict[str, Any]:
-        return self._call("POST", "webhooks/test", {"url": url})
+        return self._call("POST", "webhook-test", {"url": url})
 
     def health(self) -> dict[str, Any]:
         return self._call("GET", "health")

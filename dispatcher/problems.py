@@ -1,5 +1,6 @@
 """Errors as the RunPod API words them: status, title, detail; a missing job has no integer status."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from starlette.responses import JSONResponse
@@ -10,10 +11,12 @@ from tasks.errors import LonghandError
 class Problem(Exception):
     """Ends a request with an error status."""
 
-    def __init__(self, status: int, detail: str, code: str = "", retry_ms: int = 0) -> None:
+    def __init__(
+        self, status: int, detail: str, code: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
-        self.retry_ms = retry_ms
+        self.headers = headers
         self.detail = detail
         self.code = code
 
@@ -26,8 +29,7 @@ class Problem(Exception):
             body["status"] = self.status
         if self.code:
             body["code"] = self.code
-        headers = {"Retry-After": str(-(-self.retry_ms // 1000))} if self.retry_ms else None
-        return JSONResponse(body, self.status, headers)
+        return JSONResponse(body, self.status, self.headers)
 
 
 # Until a queue is shorter, or to look again at a limit of the day.
@@ -64,12 +66,16 @@ def bad_request(detail: str, code: str = "invalid_input") -> Problem:
 
 
 def rate_limited(operation: str, limit: int, wait_ms: int) -> Problem:
-    return Problem(429, f"more than {limit} calls of {operation} in 10 s", "rate_limited", wait_ms)
+    return Problem(429, f"more than {limit} calls of {operation} in 10 s", "rate_limited", _after(wait_ms))
 
 
 def full(error: LonghandError) -> Problem:
     """A limit of the account is reached: of what waits, or of the day."""
-    return Problem(429, str(error), error.code, FULL_RETRY_MS)
+    return Problem(429, str(error), error.code, _after(FULL_RETRY_MS))
+
+
+def _after(wait_ms: int) -> dict[str, str]:
+    return {"Retry-After": str(-(-wait_ms // 1000))}
 
 
 def unavailable() -> Problem:

@@ -48,6 +48,18 @@ async def webhooks(
     return JSONResponse({"webhooks": [asdict(entry) for entry in found]})
 
 
+@router.post("/webhook-test")
+async def test(request: Request, service: Caller, endpoint_id: str, receiver: Receiver) -> JSONResponse:
+    """Send a signed event that is about no job, once."""
+    try:
+        check_url(receiver.url, service.settings.policy(endpoint_id))
+    except LonghandError as error:
+        raise problems.bad_request(f"url: {error}", error.code) from None
+    delivery_id, account = f"evt_test_{uuid.uuid4()}", request.state.account
+    await run_in_threadpool(_test, service, delivery_id, account, endpoint_id, receiver.url)
+    return JSONResponse(await run_in_threadpool(_shown, service, delivery_id, account))
+
+
 @router.get("/webhooks/{delivery_id}")
 async def webhook(request: Request, service: Caller, delivery_id: DeliveryId) -> JSONResponse:
     """One webhook with every attempt made."""
@@ -62,18 +74,6 @@ async def redeliver(request: Request, service: Caller, delivery_id: DeliveryId) 
     if not receiver:
         raise problems.webhook_not_found()
     await run_in_threadpool(service.submitter.ring, receiver)
-    return JSONResponse(await run_in_threadpool(_shown, service, delivery_id, account))
-
-
-@router.post("/webhooks/test")
-async def test(request: Request, service: Caller, endpoint_id: str, receiver: Receiver) -> JSONResponse:
-    """Send a signed event that is about no job, once."""
-    try:
-        check_url(receiver.url, service.settings.policy(endpoint_id))
-    except LonghandError as error:
-        raise problems.bad_request(f"url: {error}", error.code) from None
-    delivery_id, account = f"evt_test_{uuid.uuid4()}", request.state.account
-    await run_in_threadpool(_test, service, delivery_id, account, endpoint_id, receiver.url)
     return JSONResponse(await run_in_threadpool(_shown, service, delivery_id, account))
 
 

@@ -261,6 +261,11 @@ class Settings(BaseModel):
         """The endpoint of this name, if there is one."""
         return endpoints_of(self.endpoints).get(name)
 
+    @property
+    def endpoint_names(self) -> list[str]:
+        """All endpoints there are."""
+        return list(endpoints_of(self.endpoints))
+
     def policy(self, endpoint: str) -> Policy:
         """What jobs of an endpoint may have connected to."""
         entries = map(Allowed.parse, self.allowed_addresses)

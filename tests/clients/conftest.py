@@ -95,6 +95,12 @@ def ivrit_of(version: str, there: FixedAddress) -> Client:
 
 
 @pytest.fixture(scope="session")
+def described() -> Client:
+    """A tool that reads the API's description."""
+    return Client(environments.schemathesis(), {})
+
+
+@pytest.fixture(scope="session")
 def js(stack: Stack) -> Client:
     variables = {"KEY": KEY, "BASE": f"{stack.machine.url}/v2"}
     return Client(environments.runpod_js(), variables)

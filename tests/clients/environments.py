@@ -26,8 +26,20 @@ class Environment:
 
 def ivrit(version: str) -> Environment:
     """ivrit of a version, in a virtual environment."""
-    folder = FOLDER / f"ivrit-{version}"
-    locks = [HERE / "requirements" / name for name in ("ivrit.txt", f"ivrit-{version}.txt")]
+    folder = _python(f"ivrit-{version}", "ivrit.txt", f"ivrit-{version}.txt")
+    return Environment(f"ivrit {version}", (str(folder / "bin" / "python"),), folder)
+
+
+def schemathesis() -> Environment:
+    """The tool that tries an API by its own description."""
+    folder = _python("schemathesis", "schemathesis.txt")
+    return Environment("schemathesis", (str(folder / "bin" / "schemathesis"),), folder)
+
+
+def _python(name: str, *requirements: str) -> Path:
+    """A virtual environment of this name with these requirements."""
+    folder = FOLDER / name
+    locks = [HERE / "requirements" / lock for lock in requirements]
     if _stale(folder, locks):
         venv.create(folder, clear=True, with_pip=True)
         pip = [
@@ -41,7 +53,7 @@ def ivrit(version: str) -> Environment:
         for lock in locks:
             _run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], folder)
         (folder / ".complete").touch()
-    return Environment(f"ivrit {version}", (str(folder / "bin" / "python"),), folder)
+    return folder
 
 
 def runpod_python() -> Environment:

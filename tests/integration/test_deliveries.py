@@ -283,6 +283,6 @@ def test_a_receiver_can_be_tried(stack: Stack, receiver: Receiver, longhand: Lon
     ],
 )
 def test_an_address_that_cannot_be_a_receiver_is_refused(stack: Stack, url: str, code: str) -> None:
-    base = f"{stack.machine.url}/v2/longhand/webhooks/test"
+    base = f"{stack.machine.url}/v2/longhand/webhook-test"
     answer = requests.post(base, json={"url": url}, headers={"Authorization": KEY}, timeout=10)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
