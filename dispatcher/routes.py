@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request
 from redis.exceptions import RedisError
 from starlette.background import BackgroundTask
@@ -36,6 +37,8 @@ MAX_WAIT_MS = 90_000
 LOOK_S = 0.5
 RUNSYNC_WAIT_MS = 90_000
 MAX_RUNSYNC_WAIT_MS = 300_000
+# Bodies that are read as JSON at a time: each is in memory more than once meanwhile.
+PARSERS = CapacityLimiter(2)
 
 Wait = Annotated[int | None, Query(ge=0)]
 Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$")]
@@ -44,17 +47,17 @@ Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$")]
 @router.post("/run")
 async def run(request: Request, endpoint_id: str, service: Caller) -> JSONResponse:
     """Accept a job; on the answer it is on disk."""
-    body = await _body(request, service.settings.max_run_bytes)
-    job_id = await _submit(request, service, endpoint_id, body, new_job_id())
+    job_id = new_job_id()
+    await _accept(request, service, endpoint_id, job_id, service.settings.max_run_bytes)
     return JSONResponse({"id": job_id, "status": "IN_QUEUE"})
 
 
 @router.post("/runsync")
 async def runsync(request: Request, endpoint_id: str, service: Caller, wait: Wait = None) -> Response:
     """Accept a job and wait for its end; after `wait` ms, its status object as it is then."""
-    body = await _body(request, service.settings.max_runsync_bytes)
-    job_id = await _submit(request, service, endpoint_id, body, new_job_id("sync-"))
-    wait_ms = 0 if detached(body["input"]) else min(max(wait or RUNSYNC_WAIT_MS, 1_000), MAX_RUNSYNC_WAIT_MS)
+    job_id = new_job_id("sync-")
+    alone = await _accept(request, service, endpoint_id, job_id, service.settings.max_runsync_bytes)
+    wait_ms = 0 if alone else min(max(wait or RUNSYNC_WAIT_MS, 1_000), MAX_RUNSYNC_WAIT_MS)
     return await _status_after(request, service, job_id, wait_ms)
 
 
@@ -126,17 +129,30 @@ async def purge_queue(request: Request, endpoint_id: str, service: Caller) -> JS
     return JSONResponse({"removed": removed, "status": "completed"})
 
 
+async def _accept(request: Request, service: Service, endpoint: str, job_id: str, limit: int) -> bool:
+    """Submit what a request brings. Whether nobody waits for its end.
+
+    What was brought is gone on return: /runsync would hold its 20 MiB for as long as it waits.
+    """
+    body = await _body(request, limit)
+    await _submit(request, service, endpoint, body, job_id)
+    return detached(body["input"])
+
+
 async def _body(request: Request, limit: int) -> dict[str, Any]:
     """The request's JSON object with an `input`. Raises Problem (400) for anything else."""
+    too_large = problems.bad_request(
+        f"body: exceeded max body size of {limit // 1024**2}MiB", "body_too_large"
+    )
+    if int(request.headers.get("content-length", "0")) > limit:
+        raise too_large
     data = bytearray()
     async for block in request.stream():
         data += block
         if len(data) > limit:
-            raise problems.bad_request(
-                f"body: exceeded max body size of {limit // 1024**2}MiB", "body_too_large"
-            )
+            raise too_large
     try:
-        body = await run_in_threadpool(json.loads, bytes(data))
+        body = await to_thread.run_sync(_parsed, data, limiter=PARSERS)
     except (ValueError, RecursionError):
         raise problems.bad_request("body: not valid JSON") from None
     if not isinstance(body, dict) or "input" not in body:
@@ -144,9 +160,16 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
     return body
 
 
+def _parsed(data: bytearray) -> Any:
+    """The JSON, of which `data` holds nothing any more: a recording is there twice at the most."""
+    text = data.decode(json.detect_encoding(data), "surrogatepass")
+    data.clear()
+    return json.loads(text)
+
+
 async def _submit(
     request: Request, service: Service, endpoint: str, body: dict[str, Any], job_id: str
-) -> str:
+) -> None:
     limits = parse_policy(body.get("policy"), service.settings, endpoint)
     try:
         callback = parse_callback(body.get("webhook"), body["input"], service.settings, endpoint)
@@ -159,7 +182,6 @@ async def _submit(
         )
     except (QueueFull, QuotaExceeded) as error:
         raise problems.full(error) from None
-    return job_id
 
 
 async def _job(request: Request, service: Service, job_id: str, *, expired: bool = False) -> Job:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from dispatcher.recordings import without_blobs
 from tasks.endpoints import Dialect, Endpoint
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
 from tasks.guard import check_url, origin
@@ -138,11 +139,11 @@ def parse_callback(url: object, raw: object, settings: Settings, endpoint: str =
     """Read `webhook` of /run, beside its `input`; raises InvalidInput or AddressRefused."""
     if url is None or url == "":
         return None
-    if not isinstance(url, str) or not _encodable([url, raw]):
+    # A recording that came along is not told again: it is never kept in Redis.
+    told = without_blobs(raw)
+    if not isinstance(url, str) or not _encodable([url, told]):
         raise InvalidInput("it must be an address, such as https://example.com/hook")
     check_url(url, settings.policy(endpoint))
-    # A recording that came along is not told again: it is never kept in Redis.
-    told = {name: value for name, value in raw.items() if name != "blob"} if isinstance(raw, dict) else raw
     return Callback(url, origin(url), json.dumps(told, ensure_ascii=False))
 
 
@@ -154,7 +155,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     """
     if not isinstance(raw, dict) or not raw:
         raise InvalidInput("`input` must be an object that names a recording, such as {'url': 'https://…'}")
-    if not _encodable(raw):
+    if not _encodable(without_blobs(raw)):
         raise InvalidInput("the input holds NaN, Infinity or half a surrogate pair, which is not valid JSON")
     given = _validate(JobInput, raw, "input")
     arguments = given.transcribe_args

@@ -1,9 +1,9 @@
 """The one way in: an input becomes a job in Redis, on disk, and the ingest stage is rung for."""
 
-import base64
 import binascii
 import re
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 
 import structlog
@@ -19,6 +19,9 @@ from tasks.settings import Settings
 from tasks.store import QUEUED, Store
 
 log = structlog.get_logger()
+
+# Four characters are three bytes.
+BASE64_PIECE = 4 * 256 * 1024
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
@@ -144,7 +147,7 @@ class Submitter:
             for part, (request, blob) in enumerate(zip(parsed.parts, parsed.blobs, strict=True)):
                 parts.append(self._stored(f"{job_id}.{part}", request, blob))
         except LonghandError:
-            self._delete_blobs(job_id, len(parts))
+            self._delete_blobs(job_id, len(parts) + 1)
             raise
         return replace(parsed, parts=tuple(parts))
 
@@ -153,13 +156,21 @@ class Submitter:
             self._blobs.delete_job(part_id)
 
     def _stored(self, job_id: str, request: Request, blob: str) -> Request:
-        try:
-            data = base64.b64decode(blob, validate=True)
-        except (binascii.Error, ValueError):
-            raise InvalidInput("`blob` is not base64") from None
         name = f"{job_id}/source"
         try:
-            self._blobs.put(name, data)
+            self._blobs.write(name, _decoded(blob))
         except OSError as error:
             raise BlobStoreFailed(f"the recording could not be stored: {error.strerror}") from error
         return replace(request, url=BLOB_SCHEME + name)
+
+
+def _decoded(blob: str) -> Iterator[bytes]:
+    """The bytes of base64, some at a time; raises InvalidInput for what is none."""
+    try:
+        for start in range(0, len(blob), BASE64_PIECE):
+            piece = blob[start : start + BASE64_PIECE]
+            if "=" in piece and start + BASE64_PIECE < len(blob):
+                raise binascii.Error("padding before the end")
+            yield binascii.a2b_base64(piece, strict_mode=True)
+    except ValueError:
+        raise InvalidInput("`blob` is not base64") from None

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -36,6 +36,18 @@ class Blobs:
     @_told_as_os_error()
     def put(self, name: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(name), data)
+
+    @_told_as_os_error()
+    def write(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Put a blob piece by piece. Nothing is left of it if that fails, or the pieces raise."""
+        try:
+            with self._fs.open(self._path(name), "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+        except BaseException:
+            with contextlib.suppress(OSError, BotoCoreError):
+                self._fs.rm_file(self._path(name))
+            raise
 
     @_told_as_os_error()
     def get(self, name: str) -> bytes:
