@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from dispatcher import listing, problems, routes, webhooks
+from dispatcher import listing, problems, routes, uploads, webhooks
 from dispatcher.access import Accounts
 from dispatcher.openapi import describe
 from dispatcher.service import Service
@@ -47,6 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(webhooks.router)
     app.include_router(listing.router)
+    app.include_router(uploads.router)
     app.include_router(listing.probes)
     app.add_exception_handler(problems.Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)

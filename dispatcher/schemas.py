@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dispatcher.recordings import without_blobs
+from dispatcher.recordings import is_upload, without_blobs
 from tasks.endpoints import Dialect, Endpoint
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
 from tasks.guard import check_url, origin
@@ -171,7 +171,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     check_language(model, options.language, options.task, options.multilingual)
     urls, blobs = _sources(given, args)
     policy = settings.policy(endpoint)
-    for address in (given.webhook_url or args.webhook_url, *urls):
+    for address in (given.webhook_url or args.webhook_url, *(url for url in urls if not is_upload(url))):
         if address:
             check_url(address, policy)
     seconds = given.chunk_seconds or args.chunk_seconds

@@ -17,6 +17,7 @@ from tasks.outbox import Outbox
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Store
+from tasks.uploads import Uploads
 
 log = structlog.get_logger()
 
@@ -33,12 +34,13 @@ class Service:
     submitter: Submitter
     wakeups: Wakeups
     readers: Readers
+    uploads: Uploads
     endpoint: str = DEFAULT
 
     @staticmethod
     def build(settings: Settings) -> "Service":
         client = connect(settings.state_url)
-        blobs = Blobs(settings.blobs)
+        blobs, uploads = Blobs(settings.blobs), Uploads(client, settings)
         store = Store(client, settings)
         bells = Doorbells(create_app(settings), Leases(client, settings))
         return Service(
@@ -47,9 +49,10 @@ class Service:
             Outbox(client, settings),
             Keys(client),
             blobs,
-            Submitter(settings, store, bells, blobs),
+            Submitter(settings, store, bells, blobs, uploads),
             Wakeups(settings.state_url),
             Readers(),
+            uploads,
         )
 
     def check(self) -> None:

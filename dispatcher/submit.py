@@ -14,9 +14,10 @@ from tasks import endings
 from tasks.app import Doorbells
 from tasks.blobs import Blobs
 from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError, QueueFull, QuotaExceeded
-from tasks.job import BLOB_SCHEME, Callback, Job, NewJob, Request
+from tasks.job import BLOB_SCHEME, UPLOAD_SCHEME, Callback, Job, NewJob, Request
 from tasks.settings import Settings
 from tasks.store import QUEUED, Store
+from tasks.uploads import Uploads
 
 log = structlog.get_logger()
 
@@ -34,11 +35,14 @@ def new_job_id(prefix: str = "") -> str:
 class Submitter:
     """Accepts, and cancels, jobs. Its methods may raise redis.exceptions.RedisError."""
 
-    def __init__(self, settings: Settings, store: Store, bells: Doorbells, blobs: Blobs) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, bells: Doorbells, blobs: Blobs, uploads: Uploads
+    ) -> None:
         self._settings = settings
         self._store = store
         self._bells = bells
         self._blobs = blobs
+        self._uploads = uploads
 
     def submit(
         self,
@@ -78,6 +82,9 @@ class Submitter:
         )
         try:
             parsed = self._with_stored_blobs(job_id, parse_input(raw, self._settings, endpoint))
+            for request in (parsed.request, *parsed.parts):
+                if request.url.startswith(UPLOAD_SCHEME):
+                    self._uploads.use(request.url, account, limits.ttl_ms)
         except BlobStoreFailed:
             raise
         except LonghandError as error:

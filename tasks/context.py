@@ -20,6 +20,7 @@ from tasks.roles import worker_name
 from tasks.scripts import WORKER_PATIENCE, connect
 from tasks.settings import Settings
 from tasks.store import Store
+from tasks.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Context:
     outbox: Outbox
     bells: Doorbells
     blobs: Blobs
+    uploads: Uploads
     worker: str
 
     def keep_slot(self, stage: str, run: Callable[[Callable[[], None]], object]) -> None:
@@ -57,6 +59,7 @@ def build(settings: Settings, app: Celery) -> Context:
         Outbox(client, settings),
         Doorbells(app, leases),
         Blobs(settings.blobs),
+        Uploads(client, settings),
         worker,
     )
 

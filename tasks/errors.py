@@ -162,6 +162,18 @@ class BlobStoreFailed(LonghandError):
     retryable = True
 
 
+class UploadNotFound(LonghandError):
+    """There is no such upload, or not any more: upload the recording again."""
+
+    code = "upload_not_found"
+
+
+class UploadIncomplete(LonghandError):
+    """The upload is not complete: send the rest of it, then submit again."""
+
+    code = "upload_incomplete"
+
+
 class QueueFull(LonghandError):
     """So many of your jobs wait that no more are taken: submit again when some have begun."""
 

@@ -12,8 +12,9 @@ from tasks.cutting import cut, digest
 from tasks.errors import SourceTooLarge
 from tasks.fetch import fetch
 from tasks.heartbeat import Heartbeat
-from tasks.job import BLOB_SCHEME, Request
+from tasks.job import BLOB_SCHEME, UPLOAD_SCHEME, Request
 from tasks.leases import Lease
+from tasks.parts import gather
 from tasks.scratch import scratch_folder
 
 
@@ -56,6 +57,10 @@ def _bring(context: Context, url: str, endpoint: str, target: Path, heartbeat: H
     """The recording as a local file, from the blob store or from the network."""
     if url.startswith(BLOB_SCHEME):
         context.blobs.download(url.removeprefix(BLOB_SCHEME), target)
+        return
+    if url.startswith(UPLOAD_SCHEME):
+        upload_id = context.uploads.use(url)
+        gather(context.blobs, upload_id, context.uploads.parts(upload_id), target, heartbeat.advance)
         return
 
     def on_bytes(done: int, total: int | None) -> None:

@@ -18,6 +18,8 @@ VAD_PARAMETERS = (
 )
 # A request's URL that names a blob of our own store.
 BLOB_SCHEME = "blob:"
+# One that names what a client has uploaded.
+UPLOAD_SCHEME = "longhand-upload:"
 
 
 class Status(StrEnum):
@@ -72,7 +74,10 @@ def is_english_only(model: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asked for, validated. `url` is http(s), or `blob:NAME` in the blob store."""
+    """What a client asked for, validated.
+
+    `url` is http(s), `blob:NAME` in the blob store, or `longhand-upload:ID`.
+    """
 
     url: str
     model: str

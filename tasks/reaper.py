@@ -9,6 +9,7 @@ from tasks import endings
 from tasks.attempt import fail_job
 from tasks.context import Context
 from tasks.errors import ExecutionTimeout
+from tasks.parts import folder_of
 
 log = structlog.get_logger()
 
@@ -40,6 +41,10 @@ def tick(context: Context) -> None:
     for job_id in reaped.sweep:
         context.blobs.delete_job(job_id)
         context.leases.swept(job_id)
+    for upload_id in context.uploads.due():
+        context.blobs.delete_job(folder_of(upload_id))
+        context.uploads.forget(upload_id)
+        log.info("upload_swept", upload_id=upload_id)
 
 
 def end_late(context: Context, job_id: str) -> None:

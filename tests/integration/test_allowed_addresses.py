@@ -57,7 +57,7 @@ def test_the_door_asks_for_the_jobs_endpoint(
     of_one_endpoint: Settings, redis: Redis, field: str, endpoint: str, code: str
 ) -> None:
     context = build(of_one_endpoint, create_app(of_one_endpoint))
-    submitter = Submitter(of_one_endpoint, context.store, context.bells, context.blobs)
+    submitter = Submitter(of_one_endpoint, context.store, context.bells, context.blobs, context.uploads)
     job_input = {"url": "https://recordings.test/a", field: "http://127.0.0.1:9000/a"}
     limits = parse_policy(None, of_one_endpoint)
     assert submitter.submit("job-u1", job_input, endpoint, "tests", limits)

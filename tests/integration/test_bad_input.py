@@ -24,6 +24,7 @@ from tasks.job import Status
 from tasks.leases import Leases
 from tasks.settings import Settings
 from tasks.store import Store
+from tasks.uploads import Uploads
 from tests.conftest import Eventually, Receiver, Stack, write_recording
 from tests.hosts import connections, listening, port_of
 
@@ -268,7 +269,9 @@ class Door:
         self.settings = settings.model_copy(update={"allow_private_addresses": False})
         self.store = Store(redis, self.settings)
         bells = Doorbells(create_app(self.settings), Leases(redis, self.settings))
-        self.submitter = Submitter(self.settings, self.store, bells, Blobs(self.settings.blobs))
+        self.submitter = Submitter(
+            self.settings, self.store, bells, Blobs(self.settings.blobs), Uploads(redis, self.settings)
+        )
 
     def submit(self, job_id: str, job_input: object) -> bool:
         limits = parse_policy(None, self.settings)

@@ -1,36 +1,16 @@
 """Blob stores: a folder, and a real S3 server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
 from tasks.blobs import Blobs
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
-from tests.conftest import Eventually, Receiver, write_recording
-
-BUCKET = "s3://recordings/audio"
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an S3 server with an empty bucket, which this process's environment names."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    fsspec.filesystem("s3", skip_instance_cache=True).makedirs("recordings", exist_ok=True)
-    yield f"http://{host}:{port}"
-    fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
+from tests.conftest import BUCKET, Eventually, Receiver, write_recording
 
 
 @pytest.fixture(params=["folder", "s3"])

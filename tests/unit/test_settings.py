@@ -46,6 +46,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "max_redirects": ("7", 7),
     "max_run_bytes": ("7", 7),
     "max_runsync_bytes": ("7", 7),
+    "max_upload_bytes": ("7", 7),
+    "upload_retention_ms": ("7", 7),
     "queue_visible_ms": ("7", 7),
     "stream_poison": ("1", True),
     "detach": ("always", "always"),
