@@ -12,11 +12,12 @@ from dispatcher.client import TERMINAL, Client, transcript_of
 from dispatcher.keys_cli import keys
 from dispatcher.local import Machine, Plan
 from dispatcher.processes import end_on_signals
+from dispatcher.sending import send_file
 from dispatcher.webhooks_cli import webhooks
 from tasks.errors import ConfigurationError, InvalidInput, LonghandError
 from tasks.events import rfc3339
 from tasks.formats import FORMATS
-from tasks.job import is_english_only
+from tasks.job import UPLOAD_SCHEME, is_english_only
 from tasks.model_names import model_of
 from tasks.settings import Settings
 from tasks.transcript import Transcript
@@ -171,18 +172,17 @@ def transcribe(
 ) -> None:
     """Transcribe RECORDING, a URL or a file, and print the transcript.
 
-    A file may have 11 MiB; serve a larger one over HTTP and pass its URL. Progress is shown on stderr, so
-    that the output can be piped.
+    A file above 11 MiB is uploaded first. Progress is shown on stderr, so that the output can be piped.
     """
-    job_input: dict[str, Any] = {"model": model, "transcribe_args": _source(recording)}
+    client = _client()
+    if output and not output.absolute().parent.is_dir():
+        raise InvalidInput(f"there is no folder {output.parent} to write to")
+    job_input: dict[str, Any] = {"model": model, "transcribe_args": _source(client, recording)}
     if language:
         job_input["transcribe_args"]["language"] = language
     for name, value in (("webhook_url", webhook_url), ("recording_id", recording_id)):
         if value:
             job_input[name] = value
-    if output and not output.absolute().parent.is_dir():
-        raise InvalidInput(f"there is no folder {output.parent} to write to")
-    client = _client()
     job_id = client.submit(job_input)
     click.echo(f"job {job_id}", err=True)
     try:
@@ -195,6 +195,16 @@ def transcribe(
         output.write_text(text, encoding="utf-8")
     else:
         click.echo(text, nl=not text.endswith("\n"))
+
+
+@main.command()
+@click.argument("file")
+def upload(file: str) -> None:
+    """Upload FILE and print its url, which jobs take as the url of a recording.
+
+    It is kept for a day after its last use, unless the server is set up otherwise.
+    """
+    click.echo(_uploaded(_client(), _file(file)))
 
 
 @main.command()
@@ -247,18 +257,27 @@ def follow(client: Client, job_id: str) -> None:
         bar.update(1000 - bar.pos)
 
 
-def _source(recording: str) -> dict[str, str]:
-    """The input that names the recording; raises LonghandError for a file that is too large to send along."""
-    path = Path(recording)
-    if "://" in recording:
+def _source(client: Client, recording: str) -> dict[str, str]:
+    """The input that names the recording: a URL, or a file that is sent along or uploaded now."""
+    if "://" in recording or recording.startswith(UPLOAD_SCHEME):
         return {"url": recording}
-    if not path.is_file():
-        raise InvalidInput(f"there is no file {recording}; a URL starts with https://")
+    path = _file(recording)
     if path.stat().st_size > MAX_FILE:
-        raise InvalidInput(
-            f"{path.name} is larger than {MAX_FILE // 1024**2} MiB: serve it over HTTP and pass its URL"
-        )
+        return {"url": _uploaded(client, path)}
     return {"blob": base64.b64encode(path.read_bytes()).decode()}
+
+
+def _file(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {name}; a URL starts with https://")
+    return path
+
+
+def _uploaded(client: Client, path: Path) -> str:
+    """Upload a file with a progress bar on stderr; its url."""
+    with click.progressbar(length=path.stat().st_size, label="uploading", file=sys.stderr) as bar:
+        return send_file(client, path, lambda sent: bar.update(sent - bar.pos))
 
 
 def _finished(client: Client, job_id: str) -> Transcript:

@@ -81,14 +81,21 @@ class Client:
                 return
             cursor = page.get("cursor", cursor)
 
+    def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
+        """One request as `requests` makes it, whatever the answer. Raises requests.RequestException."""
+        return self._session.request(method, f"{self._base}/{path}", timeout=(5, 120), **kwargs)
+
+    def unreachable(self) -> ApiError:
+        return ApiError(
+            f"no answer of Longhand at {self._base}: start it with `longhand up`, or set LONGHAND_API_URL"
+        )
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            answer = self._session.request(method, f"{self._base}/{path}", json=body, timeout=(5, 120))
+            answer = self.request(method, path, json=body)
             content = answer.json()
         except requests.RequestException as error:
-            raise ApiError(
-                f"no answer of Longhand at {self._base}: start it with `longhand up`, or set LONGHAND_API_URL"
-            ) from error
+            raise self.unreachable() from error
         if answer.status_code != 200:
             raise ApiError(f"{answer.status_code}: {content.get('detail', content)}")
         return dict(content)

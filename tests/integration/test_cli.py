@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from dispatcher.cli import MAX_FILE, main
+from dispatcher.cli import main
 from tasks.formats import FORMATS
 from tests.conftest import KEY, Eventually, Receiver, Stack, write_recording
 
@@ -133,14 +133,6 @@ def test_a_file_that_is_not_there(longhand: Longhand, tmp_path: Path) -> None:
     failed(longhand("transcribe", str(tmp_path / "missing.wav")), "missing.wav")
 
 
-def test_a_file_too_large_to_send_along(longhand: Longhand, tmp_path: Path) -> None:
-    with (tmp_path / "large.wav").open("wb") as file:
-        file.truncate(MAX_FILE + 1)
-    done = longhand("transcribe", str(tmp_path / "large.wav"))
-    failed(done, "large.wav is larger than 11 MiB")
-    assert "internal_error" not in done.stderr
-
-
 @pytest.mark.parametrize("command", ["status", "result", "cancel"])
 @pytest.mark.parametrize("job_id", ["no-such-job-u1", "../health", "a:results"])
 def test_a_job_that_is_not_there(longhand: Longhand, command: str, job_id: str) -> None:
@@ -181,7 +173,18 @@ def test_help_a_person_can_learn_from(longhand: Longhand, command: str | None) -
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
-    commands = {"up", "runpod", "transcribe", "status", "result", "cancel", "jobs", "webhooks", "keys"}
+    commands = {
+        "up",
+        "runpod",
+        "transcribe",
+        "status",
+        "result",
+        "cancel",
+        "jobs",
+        "upload",
+        "webhooks",
+        "keys",
+    }
     assert set(main.commands) == commands
 
 
