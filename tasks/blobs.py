@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import fsspec
 from botocore.exceptions import BotoCoreError
+from fsspec.implementations.local import LocalFileSystem
 
 from tasks.errors import ConfigurationError
 
@@ -22,7 +24,10 @@ def _told_as_os_error() -> Iterator[None]:
 
 
 class Blobs:
-    """Blobs by name, `<job>/<name>`. Methods raise OSError where the store fails."""
+    """Blobs by name, `<job>/<name>` or, of uploads, `_uploads/<upload>/<name>`.
+
+    Methods raise OSError where the store fails.
+    """
 
     def __init__(self, url: str) -> None:
         """Raises ConfigurationError for a URL that names no store."""
@@ -48,6 +53,13 @@ class Blobs:
             with contextlib.suppress(OSError, BotoCoreError):
                 self._fs.rm_file(self._path(name))
             raise
+
+    def free(self) -> int | None:
+        """Bytes that the store still has room for; None where nobody knows."""
+        if not isinstance(self._fs, LocalFileSystem):
+            return None
+        Path(self._root).mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._root).free
 
     @_told_as_os_error()
     def get(self, name: str) -> bytes:

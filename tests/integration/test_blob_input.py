@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 from redis import Redis
 
@@ -59,6 +60,8 @@ def test_a_body_without_a_length_is_told_when_it_passes_the_limit(stack: Stack) 
     assert "exceeded max body size of 16MiB" in answer
 
 
+# A megabyte of text takes its time on a busy machine.
+@effort(deadline=None)
 @given(
     st.binary(max_size=40), st.integers(0, 3), st.text("A=+ -\u05d0\ud800", max_size=3), st.integers(0, 50)
 )
