@@ -15,10 +15,10 @@ from celery import current_app
 from tasks.backoff import parse_retry_after, retry_delay_ms
 from tasks.callback import callback_body
 from tasks.context import Context
-from tasks.errors import LonghandError
+from tasks.errors import JobGone, LonghandError, SourceUnreachable
 from tasks.events import signature_headers
 from tasks.http import GuardedSession, guarded_session, let_go, send
-from tasks.outbox import Attempt, Delivery, Health, Outcome
+from tasks.outbox import UNTOUCHED, Attempt, Delivery, Health, Outcome
 from tasks.settings import Settings
 
 log = structlog.get_logger()
@@ -108,10 +108,13 @@ def _drain(context: Context, receiver: str) -> Counter[str]:
 
 def _attempt(context: Context, session: GuardedSession, delivery: Delivery) -> str:
     """Send a delivery once and write down what came of it; its state now."""
-    attempt, retry_after_ms = _post(context, session, delivery)
+    attempt, retry_after_ms, failure = _post(context, session, delivery)
     roll = random.random()  # noqa: S311  jitter, no secret
     outcome, delay_ms = decide(delivery, attempt.status, context.settings, roll, retry_after_ms)
-    state = context.outbox.settle(delivery, outcome, attempt, health_of(attempt), delay_ms)
+    if isinstance(failure, JobGone):
+        outcome, delay_ms = "dead", 0
+    reached = failure is None or isinstance(failure, SourceUnreachable)
+    state = context.outbox.settle(delivery, outcome, attempt, health_of(attempt, reached), delay_ms)
     log.info(
         "delivery_attempted",
         delivery=delivery.id,
@@ -147,17 +150,24 @@ def decide(
     return ("dead", 0) if delay_ms is None else ("retry", delay_ms)
 
 
-def health_of(attempt: Attempt) -> Health:
-    """How the receiver did. A refusal of this one request (4xx) says that it works."""
+def health_of(attempt: Attempt, reached: bool = True) -> Health:
+    """How the receiver did. A refusal of this one request (4xx) says that it works.
+
+    `reached` is False where the attempt failed on our side: an address that is refused, a job that is gone.
+    """
+    if not reached:
+        return UNTOUCHED
     if attempt.status in (0, TOO_MANY) or attempt.status >= 500:
         return "down"
     return "slow" if attempt.duration_ms > SLOW_MS else "fast"
 
 
-def _post(context: Context, session: GuardedSession, delivery: Delivery) -> tuple[Attempt, int | None]:
-    """One attempt, and the Retry-After of its answer, ms."""
+def _post(
+    context: Context, session: GuardedSession, delivery: Delivery
+) -> tuple[Attempt, int | None, LonghandError | None]:
+    """One attempt, the Retry-After of its answer, ms, and what went wrong where there was no answer."""
     settings = context.settings
-    status, error, retry_after_ms = 0, "", None
+    status, retry_after_ms, failure = 0, None, None
     started_s, timeout_s = time.monotonic(), settings.webhook_timeout_ms / 1000
     try:
         body, headers = _message(context, delivery)
@@ -174,10 +184,11 @@ def _post(context: Context, session: GuardedSession, delivery: Delivery) -> tupl
         if after := response.headers.get("Retry-After"):
             retry_after_ms = parse_retry_after(after, delivery.taken_ms)
         let_go(response, max(0.0, timeout_s - (time.monotonic() - started_s)))
-    except LonghandError as failure:
-        error = str(failure)
+    except LonghandError as error:
+        failure = error
     duration_ms = round(1000 * (time.monotonic() - started_s))
-    return Attempt(delivery.taken_ms, status, duration_ms, error), retry_after_ms
+    attempt = Attempt(delivery.taken_ms, status, duration_ms, str(failure or ""))
+    return attempt, retry_after_ms, failure
 
 
 def _message(context: Context, delivery: Delivery) -> tuple[bytes, dict[str, str]]:

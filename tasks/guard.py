@@ -24,6 +24,8 @@ AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 Resolver = Callable[[str, int, int, int], Sequence[AddressInfo]]
 
 MAX_URL = 8_192
+# RFC 1035, 2.3.4.
+MAX_HOST = 253
 _CONNECT_S = 30.0
 _SETTING = "add it to LONGHAND_ALLOWED_ADDRESSES to allow that, or set LONGHAND_ALLOW_PRIVATE_ADDRESSES=true"
 
@@ -137,8 +139,8 @@ def check_url(url: str, policy: Policy) -> None:
     host, port, auth, scheme = _parts(url)
     if scheme not in ("http", "https"):
         raise UnsupportedScheme("only http and https addresses can be fetched: start it with https://")
-    if not host:
-        raise InvalidInput("the URL names no host")
+    if not host or len(host) > MAX_HOST:
+        raise InvalidInput(f"the URL names no host, or one of more than {MAX_HOST} characters")
     if auth is not None:
         raise InvalidInput(f"the URL of {host} holds a user name or password: use a signed URL instead")
     if policy.allows_host(host):

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -59,6 +60,8 @@ class GuardedSession(requests.Session):
         super().__init__()
         self.gate = gate
         self.trust_env = False
+        # What one job's server sets is not for the next job's.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.mount("http://", _Adapter(gate))
         self.mount("https://", _Adapter(gate))
 

@@ -14,6 +14,8 @@ Outcome = Literal["delivered", "retry", "dead", "gone"]
 Kind = Literal["transcribing", "progress", "terminal", "callback", "test"]
 # Of a receiver, as its last attempt showed it; "down" is no answer, or one that says that it cannot work.
 Health = Literal["unknown", "fast", "slow", "down"]
+# An attempt that never got to the receiver says nothing of it.
+UNTOUCHED: Health = "unknown"
 STATES = ("waiting", "sending", "delivered", "superseded", "gone", "dead")
 PAGE = 200
 LOOKED_AT = 10_000

@@ -21,9 +21,14 @@ end
 -- that were never tried are in the order of their age.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, 100)) do
   local row = redis.call('HMGET', delivery_key(id), 'created_ms', 'state', 'job')
-  if row[2] ~= 'waiting' or now - row[1] <= DELIVERY_LIFE_MS then break end
-  settle(id, 'dead', now, ARGV[5])
-  schedule_head(row[3], now)
+  if not row[1] then
+    redis.call('ZREM', due, id)
+  elseif now - row[1] <= DELIVERY_LIFE_MS then
+    break
+  else
+    settle(id, 'dead', now, ARGV[5])
+    schedule_head(row[3], now)
+  end
 end
 
 local circuit = redis.call('HMGET', 'lh:circuit:' .. receiver, 'health', 'open_until_ms')
@@ -45,6 +50,12 @@ redis.call('ZADD', drains, now + ARGV[2], ARGV[3])
 redis.call('PEXPIRE', drains, ARGV[2])
 redis.call('ZADD', due, now + ARGV[2], id)
 local fence = redis.call('HINCRBY', delivery_key(id), 'fence', 1)
+if redis.call('HGET', delivery_key(id), 'state') == 'sending' then
+  -- Its last attempt was never settled: whoever made it has died, or took longer than its lease.
+  redis.call('RPUSH', delivery_key(id) .. ':attempts',
+    cjson.encode({at_ms = now, status = 0, duration_ms = tonumber(ARGV[2]), error = 'the attempt was lost'}))
+  redis.call('HINCRBY', delivery_key(id), 'attempts', 1)
+end
 redis.call('HSET', delivery_key(id), 'state', 'sending')
 local row = redis.call('HMGET', delivery_key(id), 'url', 'body', 'attempts', 'kind', 'job', 'account', 'endpoint')
 return {id, fence, now, unpack(row)}

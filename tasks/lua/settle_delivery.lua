@@ -1,6 +1,6 @@
 -- One attempt of a delivery has ended.
 -- ARGV: id, fence, outcome ('delivered' | 'retry' | 'dead' | 'gone'), delay_ms, attempt (JSON), retention_ms,
---       health of the receiver ('fast' | 'slow' | 'down'), failures that open its circuit, then how long the
+--       health of the receiver ('fast' | 'slow' | 'down'; 'unknown': the attempt never got to it), failures that open its circuit, then how long the
 --       circuit is open the first, second... time in a row, ms.
 -- 'gone' (HTTP 410) ends all of the job's events. Returns the delivery's state, or 'lost'.
 local id, outcome, now = ARGV[1], ARGV[3], now_ms()
@@ -19,10 +19,10 @@ if ARGV[7] == 'down' then
     opened = redis.call('HINCRBY', circuit, 'opened', 1)
     redis.call('HSET', circuit, 'open_until_ms', now + ARGV[math.min(8 + opened, #ARGV)])
   end
-else
+elseif ARGV[7] ~= 'unknown' then
   redis.call('DEL', circuit)
 end
-redis.call('HSET', circuit, 'health', ARGV[7])
+if ARGV[7] ~= 'unknown' then redis.call('HSET', circuit, 'health', ARGV[7]) end
 redis.call('PEXPIRE', circuit, DELIVERY_LIFE_MS)
 
 local position = redis.call('LPOS', job_key(job, 'outbox'), id)

@@ -238,6 +238,45 @@ def test_by_hand_an_open_circuit_is_probed(line: Line) -> None:
     assert line.claim() is not None
 
 
+def test_by_hand_it_is_this_one_that_probes(line: Line) -> None:
+    line.add(6)
+    for _ in range(3):
+        line.attempt("down")
+    line.bench.outbox.redeliver("evt_job5_1_1", "us")
+    delivery = line.claim()
+    assert delivery is not None
+    assert delivery.id == "evt_job5_1_1"
+
+
+def test_what_never_got_to_the_receiver_says_nothing_of_it(line: Line) -> None:
+    line.add(9)
+    line.attempt("fast")
+    for _ in range(5):
+        line.attempt("unknown")
+    assert line.open_for_ms() == 0
+    assert line.bench.outbox.health(RECEIVER) == "fast"
+
+
+def test_an_attempt_that_was_lost_counts_and_is_told(line: Line) -> None:
+    line.add(1)
+    lost = line.claim("one")
+    assert lost is not None
+    line.bench.make_due(lost.id)
+    line.bench.outbox.leave(RECEIVER, "one")
+    again = line.claim("two")
+    assert again is not None
+    assert (again.id, again.attempts) == (lost.id, 1)
+    assert [attempt.error for attempt in line.bench.outbox.attempts(lost.id)] == ["the attempt was lost"]
+
+
+def test_a_row_that_is_not_there_blocks_nobody(line: Line) -> None:
+    line.add(2)
+    line.bench.redis.delete("lh:delivery:evt_job0_1_1")
+    delivery = line.claim()
+    assert delivery is not None
+    assert delivery.id == "evt_job1_1_1"
+
+
 def test_another_accounts_delivery_is_not_there(line: Line) -> None:
     line.add(1)
     outbox = line.bench.outbox

@@ -71,3 +71,7 @@ def test_a_test_is_made_once() -> None:
 )
 def test_health(status: int, duration_ms: int, health: Health) -> None:
     assert health_of(Attempt(0, status, duration_ms)) == health
+
+
+def test_what_failed_on_our_side_is_no_health() -> None:
+    assert health_of(Attempt(0, 0, 20), reached=False) == "unknown"
