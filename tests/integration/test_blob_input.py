@@ -1,12 +1,14 @@
 """Recordings that come along in a request: limits told early, memory that is bounded, nothing in Redis."""
 
 import base64
+import functools
 import json
 import re
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,10 +18,12 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from redis import Redis
 
+from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
 from dispatcher.schemas import parse_callback
 from dispatcher.submit import BASE64_PIECE, _decoded
 from tasks.errors import InvalidInput
+from tasks.scripts import connect
 from tasks.settings import Settings
 from tests.conftest import KEY, Eventually, Receiver, Stack, write_recording
 from tests.endpoint import Api
@@ -107,6 +111,7 @@ def alone(redis_url: str, tmp_path: Path) -> Iterator[Machine]:
     """An API without workers."""
     settings = Settings(data_dir=tmp_path)
     machine = Machine(settings, Plan(port=0, redis_url=redis_url.removesuffix("0") + "12", roles=("api",)))
+    connect(machine.settings.state_url).flushdb()
     try:
         machine.start(within_s=60)
         yield machine
@@ -120,21 +125,53 @@ def peak_mib(pid: int) -> int:
     return int(found[1]) // 1024
 
 
-def test_ten_recordings_at_once_are_little_more_than_their_bodies(alone: Machine) -> None:
+def runsync(alone: Machine, answers: list[requests.Response]) -> threading.Thread:
+    """A request with as much of a recording as it may have, under way."""
     head, tail = b'{"input": {"transcribe_args": {"blob": "', b'"}}}'
     body = head + b"A" * ((20 * MIB - len(head) - len(tail)) // 4 * 4) + tail
-    answers: list[requests.Response] = []
 
     def send() -> None:
-        url = f"{alone.url}/v2/longhand/runsync?wait=1000"
+        url = f"{alone.url}/v2/longhand/runsync?wait=90000"
         answers.append(requests.post(url, data=body, timeout=100))
 
-    assert requests.get(f"{alone.url}/ping", timeout=10).status_code == 200
-    idle = peak_mib(alone.pids()["api"])
-    threads = [threading.Thread(target=send) for _ in range(10)]
-    for thread in threads:
-        thread.start()
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def jobs_of(client: Client, count: int) -> list[dict[str, Any]] | None:
+    """The jobs, once there are so many."""
+    found = client.jobs()
+    return found if len(found) == count else None
+
+
+def end(alone: Machine, threads: list[threading.Thread], eventually: Eventually) -> None:
+    """Cancel the jobs that the requests wait for."""
+    client = Client(f"{alone.url}/v2/longhand")
+    jobs = eventually(lambda: jobs_of(client, len(threads)), 60, "the jobs")
+    for job in jobs:
+        client.cancel(job["id"])
     for thread in threads:
         thread.join()
-    assert [answer.json()["status"] for answer in answers] == ["IN_QUEUE"] * 10
+
+
+def test_ten_recordings_at_once_are_little_more_than_their_bodies(
+    alone: Machine, eventually: Eventually
+) -> None:
+    answers: list[requests.Response] = []
+    idle = peak_mib(alone.pids()["api"])
+    end(alone, [runsync(alone, answers) for _ in range(10)], eventually)
+    assert [answer.json()["status"] for answer in answers] == ["CANCELLED"] * 10
     assert peak_mib(alone.pids()["api"]) - idle < 400, "200 of them are the bodies; it was 630"
+
+
+def test_requests_that_wait_hold_no_recording(alone: Machine, eventually: Eventually) -> None:
+    client = Client(f"{alone.url}/v2/longhand")
+    answers: list[requests.Response] = []
+    threads: list[threading.Thread] = []
+    idle = peak_mib(alone.pids()["api"])
+    for count in range(1, 11):
+        threads.append(runsync(alone, answers))
+        eventually(functools.partial(jobs_of, client, count), what="the job")
+    assert peak_mib(alone.pids()["api"]) - idle < 150, "they came one after the other, each of 20"
+    end(alone, threads, eventually)
