@@ -30,11 +30,13 @@ class Accounts:
     """The account of a request's key, of the settings or of Redis.
 
     What Redis said is remembered for some seconds, and for as long as Redis is away: an error status would
-    make the clients of /stream cancel their jobs.
+    make the clients of /stream cancel their jobs. `anonymous`: whether anybody may call while no key was ever
+    made; once this process has seen a key it stays closed, whatever becomes of Redis' data.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, anonymous: bool) -> None:
         self._service = service
+        self._open = anonymous and not service.settings.api_keys
         # Key ("": none) -> account, and until when, monotonic s. Only of keys that exist, or anybody could
         # fill it.
         self._known: dict[str, tuple[str, float]] = {}
@@ -45,13 +47,19 @@ class Accounts:
         key = key_of(header)
         account = account_of(key, keys)
         if account is None and key:
-            account = self._remembered(key, self._service.keys.name_of)
-        if account is None and not keys:
+            account = self._remembered(key, self._named)
+        if account is None and self._open:
             account = self._remembered("", self._anonymous)
         return account
 
+    def _named(self, key: str) -> str | None:
+        name = self._service.keys.name_of(key)
+        self._open = self._open and name is None
+        return name
+
     def _anonymous(self, _key: str) -> str | None:
-        return None if self._service.keys.exist() else ANONYMOUS
+        self._open = self._open and not self._service.keys.exist()
+        return ANONYMOUS if self._open else None
 
     def _remembered(self, key: str, ask: Callable[[str], str | None]) -> str | None:
         known, until_s = self._known.get(key, (None, 0.0))
@@ -62,7 +70,8 @@ class Accounts:
         except RedisError:
             if known is None:
                 raise
-            return known
+            # Not asked again at once: an answer that does not come takes longer than a client waits.
+            found = known
         if found is None:
             self._known.pop(key, None)
             return None

@@ -19,15 +19,15 @@ from dispatcher.access import Accounts
 from dispatcher.openapi import describe
 from dispatcher.service import Service
 from tasks.errors import BlobStoreFailed, LonghandError
-from tasks.exposure import refuse_weak_keys
+from tasks.exposure import may_be_anonymous, refuse_weak_keys
 from tasks.logs import start_logging
 from tasks.settings import Settings
 
 log = structlog.get_logger()
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The HTTP API over the Redis of the settings."""
+def create_app(settings: Settings, *, anonymous: bool = True) -> FastAPI:
+    """The HTTP API over the Redis of the settings. `anonymous`: open to all until a key was made."""
     service = Service.build(settings)
 
     @contextlib.asynccontextmanager
@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Longhand", lifespan=lifespan)
     describe(app, settings)
     app.state.service = service
-    app.state.accounts = Accounts(service)
+    app.state.accounts = Accounts(service, anonymous=anonymous)
     app.include_router(routes.router)
     app.include_router(webhooks.router)
     app.include_router(listing.router)
@@ -78,8 +78,11 @@ def _blobs_away(_request: Request, error: Exception) -> Response:
     return problems.Problem(503, str(error), BlobStoreFailed.code).response()
 
 
-def _redis_away(_request: Request, error: Exception) -> Response:
+async def _redis_away(request: Request, error: Exception) -> Response:
     log.error("redis_away", error=str(error))
+    if request.scope["route"].name == "stream":
+        # It came to nobody's job yet, and so tells a stranger nothing.
+        return await routes.empty_page()
     return problems.unavailable().response()
 
 
@@ -92,7 +95,7 @@ def main() -> None:
     start_logging()
     try:
         settings = Settings.from_env()
-        app = create_app(settings)
+        app = create_app(settings, anonymous=may_be_anonymous(settings, options.host))
         app.state.service.check()
         refuse_weak_keys(settings, options.host, stored=app.state.service.keys.exist())
     except LonghandError as error:

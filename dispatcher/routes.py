@@ -35,6 +35,7 @@ STREAM_HOLD_MS = 5_000
 MAX_WAIT_MS = 90_000
 # How often a request that waits looks again: a wake-up may be lost, and a client may have gone.
 LOOK_S = 0.5
+EMPTY_PAGE = {"status": STREAM_OPEN, "stream": []}
 RUNSYNC_WAIT_MS = 90_000
 MAX_RUNSYNC_WAIT_MS = 300_000
 # Bodies that are read as JSON at a time: each is in memory more than once meanwhile.
@@ -89,18 +90,23 @@ async def stream(
             request, service, job_id, cursor, min(wait or STREAM_HOLD_MS, MAX_WAIT_MS), reader=reader
         )
     except RedisError:
-        # One error status here, and clients cancel the job.
-        page = None
-        await asyncio.sleep(1)
+        service.readers.leave(job_id, reader)
+        return await empty_page()
     except BaseException:
         service.readers.leave(job_id, reader)
         raise
     if page is None:
         service.readers.leave(job_id, reader)
-        return JSONResponse({"status": STREAM_OPEN, "stream": []})
+        return JSONResponse(EMPTY_PAGE)
     last = str(page["cursor"]) if cursor is None and page["stream"] else ""
     # Only once the answer is written: a client that has gone away meanwhile gets the same items again.
     return await _json(page, BackgroundTask(_written, service, job_id, reader, last))
+
+
+async def empty_page() -> JSONResponse:
+    """The answer of /stream while Redis is away: one error status here, and clients cancel the job."""
+    await asyncio.sleep(1)
+    return JSONResponse(EMPTY_PAGE)
 
 
 @router.post("/cancel/{job_id}")

@@ -44,18 +44,23 @@ def refuse_weak_redis(settings: Settings) -> None:
     )
 
 
+def may_be_anonymous(settings: Settings, host: str) -> bool:
+    """Whether an API that listens on `host` may be used without a key, while there is none."""
+    return settings.allow_anonymous or is_loopback(host)
+
+
 def refuse_weak_keys(settings: Settings, host: str, *, stored: bool) -> None:
     """Raise ConfigurationError for an API that listens on `host` for other machines without strong keys.
 
     `stored`: there are keys in Redis, which are always strong.
     """
-    if settings.allow_weak_passwords or is_loopback(host):
-        return
-    if not settings.api_keys and not stored and not settings.allow_anonymous:
+    if not settings.api_keys and not stored and not may_be_anonymous(settings, host):
         raise ConfigurationError(
             f"the API listens on {host} and anybody could submit: make a key (longhand keys create NAME), or "
             f"set LONGHAND_API_KEYS to name:key, the key {RULE}, or LONGHAND_ALLOW_ANONYMOUS=true"
         )
+    if settings.allow_weak_passwords or is_loopback(host):
+        return
     weak = [name for key, name in settings.api_keys.items() if is_weak(key)]
     if weak:
         raise ConfigurationError(f"LONGHAND_API_KEYS has a weak key for {weak[0]}: use {RULE}")

@@ -9,6 +9,7 @@ from tasks.exposure import (
     MIN_CHARS,
     is_loopback,
     is_weak,
+    may_be_anonymous,
     refuse_weak_keys,
     refuse_weak_login,
     refuse_weak_redis,
@@ -84,6 +85,14 @@ def test_an_api_for_others_needs_strong_keys() -> None:
     refuse_weak_keys(Settings(), "127.0.0.1", stored=False)
     refuse_weak_keys(Settings(), "0.0.0.0", stored=True)
     refuse_weak_keys(Settings(allow_anonymous=True), "0.0.0.0", stored=False)
+    with pytest.raises(ConfigurationError, match="LONGHAND_ALLOW_ANONYMOUS=true"):
+        refuse_weak_keys(Settings(allow_weak_passwords=True), "0.0.0.0", stored=False)
+
+
+def test_who_may_be_anonymous() -> None:
+    assert may_be_anonymous(Settings(), "127.0.0.1")
+    assert may_be_anonymous(Settings(allow_anonymous=True), "0.0.0.0")
+    assert not may_be_anonymous(Settings(allow_weak_passwords=True), "0.0.0.0")
 
 
 @pytest.mark.parametrize("login", [STRONG, f":{STRONG}", "admin:", f"admin:ab,{STRONG}"])
