@@ -156,7 +156,7 @@ class Leases:
                 self._scripts(
                     "commit",
                     *(lease.job_id, lease.unit, lease.fence, result, language, audio_ms),
-                    *(settings.dispatch_ms, settings.retention_ms),
+                    *(settings.dispatch_ms, settings.longest_retention_ms),
                     *(settings.progress_interval_ms, settings.progress_step),
                     *(seen_done, seen_duration, pack(report(progress, now_ms)), self._worker),
                 ),
@@ -217,7 +217,7 @@ class Leases:
     def reap(self) -> Reaped:
         """Put back what was lost, and say what is due."""
         settings = self._settings
-        lists = self._scripts("reap", settings.dispatch_ms, settings.retention_ms + MAX_TTL_MS)
+        lists = self._scripts("reap", settings.dispatch_ms, settings.longest_retention_ms + MAX_TTL_MS)
         return Reaped(*([text(item) for item in found] for found in lists))
 
     def be_the_reaper(self, owner: str, for_ms: int) -> bool:

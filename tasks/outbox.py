@@ -87,7 +87,7 @@ class Outbox:
         answer = self._scripts(
             "claim_delivery",
             *(receiver, 3 * settings.webhook_timeout_ms, drain),
-            *(settings.webhook_concurrency, settings.retention_ms),
+            *(settings.webhook_concurrency, settings.longest_retention_ms),
         )
         if not answer:
             return None
@@ -106,8 +106,9 @@ class Outbox:
         return text(
             self._scripts(
                 "settle_delivery",
-                *(delivery.id, delivery.fence, outcome, delay_ms, attempt.to_json(), settings.retention_ms),
-                *(health, settings.webhook_circuit_failures, *settings.webhook_circuit_open_ms),
+                *(delivery.id, delivery.fence, outcome, delay_ms, attempt.to_json()),
+                *(settings.longest_retention_ms, health),
+                *(settings.webhook_circuit_failures, *settings.webhook_circuit_open_ms),
             )
         )
 
@@ -134,7 +135,8 @@ class Outbox:
         """Write a delivery that is about no job."""
         self._scripts(
             "test_delivery",
-            *(delivery_id, account, endpoint, url, receiver, pack(body), self._settings.retention_ms),
+            *(delivery_id, account, endpoint, url, receiver, pack(body)),
+            *(self._settings.retention_ms, self._settings.longest_retention_ms),
         )
 
     def entry(self, delivery_id: str, account: str) -> Entry | None:

@@ -266,6 +266,12 @@ class Settings(BaseModel):
         return endpoints_of(self.endpoints).get(name)
 
     @property
+    def longest_retention_ms(self) -> int:
+        """The retention of the endpoint that keeps its jobs longest."""
+        own = [endpoint.retention_ms for endpoint in endpoints_of(self.endpoints).values()]
+        return max(self.retention_ms if one is None else one for one in own)
+
+    @property
     def endpoint_names(self) -> list[str]:
         """All endpoints there are."""
         return list(endpoints_of(self.endpoints))

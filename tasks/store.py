@@ -76,22 +76,22 @@ class Store:
 
         Raises redis.exceptions.TimeoutError where the disk takes too long; QueueFull and QuotaExceeded.
         """
+        settings = self._settings
+        kept = {"retention_ms": settings.retention_ms if new.retention_ms is None else new.retention_ms}
         row: dict[str, str | int | bytes] = {
             **_row(new, new.request),
             "webhook_url": new.webhook_url,
             "receiver": new.receiver,
             "execution_timeout_ms": new.execution_timeout_ms,
+            **kept,
         }
-        if new.retention_ms is not None:
-            row["retention_ms"] = new.retention_ms
         if callback := new.callback:
             row |= {
                 "callback_url": callback.url,
                 "callback_receiver": callback.receiver,
                 "callback_input": pack(callback.input),
             }
-        settings = self._settings
-        parts = [_row(new, request) for request in new.parts]
+        parts = [{**_row(new, request), **kept} for request in new.parts]
         pairs = [part for pair in row.items() for part in pair]
         with self._redis.pipeline(transaction=False) as pipe:
             self._scripts(
@@ -147,7 +147,7 @@ class Store:
 
     def announce(self, job_id: str, body: str) -> str:
         """Write the `transcribing` event, once a run; the receiver to ring for, or ""."""
-        return text(self._scripts("announce", job_id, pack(body), self._settings.retention_ms))
+        return text(self._scripts("announce", job_id, pack(body), self._settings.longest_retention_ms))
 
     def finish(
         self, job_id: str, ending: Ending, *, stage: str = "", fence: str = ""
@@ -162,7 +162,7 @@ class Store:
         done, receivers = self._scripts(
             "finish",
             *(job_id, stage, fence, ending.status, ending.code, ending.error, ending.meta),
-            *(body, before, self._settings.retention_ms),
+            *(body, before, self._settings.longest_retention_ms),
         )
         return bool(done), tuple(map(text, receivers))
 

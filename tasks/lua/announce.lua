@@ -1,4 +1,5 @@
--- Transcription of a job begins: write its `transcribing` event, once a run. ARGV: job, body, retention_ms.
+-- Transcription of a job begins: write its `transcribing` event, once a run. ARGV: job, body,
+-- longest_retention_ms.
 -- Returns the receiver to ring for, or ''.
 local job, now = ARGV[1], now_ms()
 -- A batch is announced with the first of its parts.

@@ -1,4 +1,5 @@
--- Take the receiver's next due delivery. ARGV: receiver, lease_ms, drain (who asks), limit, retention_ms.
+-- Take the receiver's next due delivery. ARGV: receiver, lease_ms, drain (who asks), limit,
+-- longest_retention_ms.
 -- At most `limit` drains at a time serve a receiver that answered when it was last tried, and one any other: a
 -- receiver with many rings must not take every thread. While its circuit is open there is nothing to take; afterwards one drain
 -- probes it.

@@ -1,5 +1,5 @@
 -- One chunk's result, written once, by the holder of its lease.
--- ARGV: job, index, fence, result, language, audio_ms, dispatch_ms, retention_ms,
+-- ARGV: job, index, fence, result, language, audio_ms, dispatch_ms, longest_retention_ms,
 --       progress_interval_ms, progress_step, seen_done_ms, seen_duration_ms, progress body, worker.
 -- Returns {outcome, receiver}: outcome 'done' | 'complete' (ring assemble) | 'lost' | 'gone' | 'stale'.
 -- 'stale': a progress event is due, but the body was written for another state: look again and repeat.

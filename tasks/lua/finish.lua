@@ -1,6 +1,6 @@
 -- The terminal state, its event and its delivery, in one step, once a run.
 -- ARGV: job, stage ('' where no lease is needed, 'queued': only if nobody has begun), fence, status, code, error,
---       meta (JSON), body, body if transcription was never announced, retention_ms (unless the job has its own).
+--       meta (JSON), body, body if transcription was never announced, longest_retention_ms.
 -- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's. The parts of a batch
 -- end with it; once the last of them has ended by itself, the reaper rings for the batch to be assembled.
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
@@ -45,7 +45,10 @@ redis.call('HSET', job_key(job), 'meta', ARGV[7])
 local receivers = {}
 receivers[1] = post(job, 'terminal', row[2] and ARGV[8] or ARGV[9], now, ARGV[10])
 receivers[#receivers + 1] = call_back(job, now, ARGV[10])
-expire(job)
+local batch = row[4]
+local in_batch = batch and redis.call('HGET', job_key(batch), 'status') == 'running'
+-- A batch needs its parts until it has ended, too.
+if not in_batch then expire(job) end
 for part = 0, tonumber(row[3] or '0') - 1 do
   local id = part_id(job, part)
   local was = redis.call('HGET', job_key(id), 'status')
@@ -55,8 +58,7 @@ for part = 0, tonumber(row[3] or '0') - 1 do
 end
 wake(job)
 
-local batch = row[4]
-if not batch or redis.call('HGET', job_key(batch), 'status') ~= 'running' then return {1, receivers} end
+if not in_batch then return {1, receivers} end
 redis.call('XADD', job_key(batch, 'events'), '*', 'kind', 'end', 'part', row[5])
 wake(batch)
 if redis.call('HINCRBY', job_key(batch), 'open', -1) > 0 then return {1, receivers} end

@@ -143,16 +143,18 @@ local function list(key, id, now, keep_ms)
   redis.call('PEXPIRE', key, keep_ms)
 end
 
--- End a delivery: delivered, superseded, gone or dead. Its row stays readable until retention ends.
-local function settle(id, state, now, retention_ms)
-  local row = redis.call('HMGET', delivery_key(id), 'job', 'receiver', 'account', 'kind')
+-- End a delivery: delivered, superseded, gone or dead. Its row stays readable until its job's retention ends;
+-- `longest_ms` is that of the endpoint that keeps its jobs longest.
+local function settle(id, state, now, longest_ms)
+  local row = redis.call('HMGET', delivery_key(id), 'job', 'receiver', 'account', 'kind', 'retention_ms')
+  local retention_ms = row[5] or longest_ms
   redis.call('HSET', delivery_key(id), 'state', state, 'settled_ms', now)
   redis.call('PEXPIRE', delivery_key(id), retention_ms)
   redis.call('PEXPIRE', delivery_key(id) .. ':attempts', retention_ms)
   redis.call('LREM', job_key(row[1], 'outbox'), 1, id)
   redis.call('ZREM', 'lh:receiver:' .. row[2], id)
   if state == 'dead' and row[4] ~= 'test' then
-    list('lh:dead:' .. row[3], id, now, tonumber(retention_ms))
+    list('lh:dead:' .. row[3], id, now, tonumber(longest_ms))
   end
 end
 
@@ -166,29 +168,29 @@ local function overtaken(id, newer_kind)
 end
 
 -- A delivery's row. Its fields are documented in docs/redis.md.
-local function write_delivery(id, kind, to, url, receiver, body, now, retention_ms)
+local function write_delivery(id, kind, to, url, receiver, body, now, longest_ms)
   redis.call('HSET', delivery_key(id), 'job', to.job, 'account', to.account, 'endpoint', to.endpoint,
     'kind', kind, 'url', url, 'receiver', receiver, 'body', body, 'state', 'waiting', 'attempts', 0,
-    'fence', 0, 'created_ms', now)
-  list('lh:deliveries:' .. to.account, id, now, DELIVERY_LIFE_MS + tonumber(retention_ms))
+    'fence', 0, 'created_ms', now, 'retention_ms', to.retention_ms)
+  list('lh:deliveries:' .. to.account, id, now, DELIVERY_LIFE_MS + tonumber(longest_ms))
 end
 
-local function write_of_job(job, kind, url, receiver, body, now, retention_ms)
-  local row = fields(job, 'run', 'account', 'endpoint')
+local function write_of_job(job, kind, url, receiver, body, now, longest_ms)
+  local row = fields(job, 'run', 'account', 'endpoint', 'retention_ms')
   local id = 'evt_' .. job .. '_' .. row[1] .. '_' .. redis.call('HINCRBY', job_key(job), 'seq', 1)
-  local to = {job = job, account = row[2], endpoint = row[3]}
-  write_delivery(id, kind, to, url, receiver, body, now, retention_ms)
+  local to = {job = job, account = row[2], endpoint = row[3], retention_ms = row[4] or longest_ms}
+  write_delivery(id, kind, to, url, receiver, body, now, longest_ms)
   return id
 end
 
 -- Write an event of a job. Returns the receiver to ring for, or nothing.
-local function post(job, kind, body, now, retention_ms)
+local function post(job, kind, body, now, longest_ms)
   local row = fields(job, 'webhook_url', 'receiver')
   if not row[1] or row[1] == '' then return end
   for _, id in ipairs(redis.call('LRANGE', job_key(job, 'outbox'), 0, -1)) do
-    if overtaken(id, kind) then settle(id, 'superseded', now, retention_ms) end
+    if overtaken(id, kind) then settle(id, 'superseded', now, longest_ms) end
   end
-  local id = write_of_job(job, kind, row[1], row[2], body, now, retention_ms)
+  local id = write_of_job(job, kind, row[1], row[2], body, now, longest_ms)
   redis.call('RPUSH', job_key(job, 'outbox'), id)
   schedule_head(job, now)
   return row[2]
@@ -196,10 +198,10 @@ end
 
 -- Write the platform's callback: one for the end of a run, in no order with the events. Its body is made
 -- when it is sent, from the job as it ended. Returns the receiver to ring for, or nothing.
-local function call_back(job, now, retention_ms)
+local function call_back(job, now, longest_ms)
   local row = fields(job, 'callback_url', 'callback_receiver')
   if not row[1] or row[1] == '' then return end
-  schedule(write_of_job(job, 'callback', row[1], row[2], '', now, retention_ms), now)
+  schedule(write_of_job(job, 'callback', row[1], row[2], '', now, longest_ms), now)
   return row[2]
 end
 

@@ -1,7 +1,8 @@
 -- One attempt of a delivery has ended.
--- ARGV: id, fence, outcome ('delivered' | 'retry' | 'dead' | 'gone'), delay_ms, attempt (JSON), retention_ms,
---       health of the receiver ('fast' | 'slow' | 'down'; 'unknown': the attempt never got to it), failures that open its circuit, then how long the
---       circuit is open the first, second... time in a row, ms.
+-- ARGV: id, fence, outcome ('delivered' | 'retry' | 'dead' | 'gone'), delay_ms, attempt (JSON),
+--       longest_retention_ms, health of the receiver ('fast' | 'slow' | 'down'; 'unknown': the attempt never got
+--       to it), failures that open its circuit, then how long the circuit is open the first, second... time in a
+--       row, ms.
 -- 'gone' (HTTP 410) ends all of the job's events. Returns the delivery's state, or 'lost'.
 local id, outcome, now = ARGV[1], ARGV[3], now_ms()
 local row = redis.call('HMGET', delivery_key(id), 'fence', 'job', 'state', 'receiver', 'created_ms')

@@ -1,6 +1,7 @@
--- One delivery of no job, to try a receiver with. ARGV: id, account, endpoint, url, receiver, body, retention_ms.
+-- One delivery of no job, to try a receiver with. ARGV: id, account, endpoint, url, receiver, body,
+-- retention_ms, longest_retention_ms.
 local now = now_ms()
-local to = {job = '', account = ARGV[2], endpoint = ARGV[3]}
-write_delivery(ARGV[1], 'test', to, ARGV[4], ARGV[5], ARGV[6], now, ARGV[7])
+local to = {job = '', account = ARGV[2], endpoint = ARGV[3], retention_ms = ARGV[7]}
+write_delivery(ARGV[1], 'test', to, ARGV[4], ARGV[5], ARGV[6], now, ARGV[8])
 schedule(ARGV[1], now)
 return 1

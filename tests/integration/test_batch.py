@@ -177,6 +177,16 @@ def test_a_batch_runs_with_its_first_part_and_is_assembled_after_its_last(parts:
     assert [(event.part, event.index) for event in parts.store.events("j")] == [(0, 0), (0, -1), (1, -1)]
 
 
+def test_a_part_is_kept_until_its_batch_has_ended(parts: Bench) -> None:
+    run_part(parts, "j.0")
+    end_part(parts, "j.0")
+    kept = [key for key in parts.redis.scan_iter("lh:job:j.0*") if not key.endswith(b":outbox")]
+    assert kept
+    assert {parts.redis.pttl(key) for key in kept} == {-1}
+    assert parts.finish()[0]
+    assert all(parts.redis.pttl(key) > 0 for key in kept)
+
+
 def test_a_batch_that_ends_takes_its_parts_with_it(parts: Bench) -> None:
     run_part(parts, "j.0")
     assert parts.finish()[0]

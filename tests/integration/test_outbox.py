@@ -7,7 +7,9 @@ import pytest
 from tasks import events
 from tasks.errors import LeaseLost
 from tasks.leases import TRANSCRIBE
-from tasks.outbox import Attempt, Delivery, Outcome
+from tasks.outbox import Attempt, Delivery, Outbox, Outcome
+from tasks.settings import Settings
+from tasks.store import Store
 from tests.bench import HOOK, RECEIVER, Bench, report, result
 
 
@@ -17,6 +19,8 @@ def bench(bench: Bench) -> Bench:
     bench.planned(chunks=4, webhook_url=HOOK, recording_id="r")
     return bench
 
+
+DELIVERY_LIFE_MS = 7 * 86_400_000
 
 # What is written
 
@@ -148,6 +152,26 @@ def test_every_attempt_is_kept(bench: Bench) -> None:
     for key in ("lh:delivery:evt_j_1_1", "lh:delivery:evt_j_1_1:attempts"):
         assert 0 < bench.redis.pttl(key) <= bench.settings.retention_ms
     assert (bench.outbox.attempts("no"), bench.outbox.pending("no")) == ([], 0)
+
+
+@pytest.mark.parametrize("own_ms", [60_000, 10 * 86_400_000])
+def test_a_delivery_is_kept_as_long_as_its_job_and_the_lists_as_the_longest(
+    bench: Bench, own_ms: int
+) -> None:
+    longest = Settings(endpoints=("nightly:retention=864000",), redis_url=bench.settings.redis_url)
+    store, outbox = Store(bench.redis, longest), Outbox(bench.redis, longest)
+    store.finish("j", bench.canceled())
+    bench.settle(bench.take(), "delivered")
+    bench.planned("k", webhook_url=HOOK, retention_ms=own_ms)
+    store.finish("k", bench.canceled("k"))
+    told = outbox.claim(RECEIVER, "drain")
+    assert told
+    assert outbox.settle(told, "dead", Attempt(1_000, 503, 12), "fast") == "dead"
+    for key in ("lh:job:k", f"lh:delivery:{told.id}", f"lh:delivery:{told.id}:attempts"):
+        assert 0.9 * own_ms < bench.redis.pttl(key) <= own_ms, key
+    assert bench.redis.pttl("lh:delivery:evt_j_1_1") > 0.9 * bench.settings.retention_ms
+    assert bench.redis.pttl("lh:dead:us") > 0.9 * longest.longest_retention_ms
+    assert bench.redis.pttl("lh:deliveries:us") > DELIVERY_LIFE_MS + 0.9 * longest.longest_retention_ms
 
 
 def test_a_dead_letter_lets_the_next_one_go(bench: Bench) -> None:

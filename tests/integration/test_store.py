@@ -45,6 +45,7 @@ def test_a_new_job_is_read_back_field_by_field(bench: Bench) -> None:
         deadline_ms=job.created_ms + 60_000,
         execution_timeout_ms=7_000,
         language="he",
+        retention_ms=bench.settings.retention_ms,
     )
 
 
