@@ -41,10 +41,11 @@ def create(name: str) -> None:
 
 @keys.command("list")
 def list_() -> None:
-    """List all keys: when, id, name, and whether it is revoked."""
+    """List all keys: when made, id, name, when last used (to about a minute), and whether it is revoked."""
     for key in _keys().all():
         state = f"revoked {rfc3339(key.revoked_ms)[:19]}" if key.revoked_ms is not None else "valid"
-        click.echo(f"{rfc3339(key.created_ms)[:19]}  {key.id}  {key.name}  {state}")
+        used = "used " + rfc3339(key.used_ms)[:16] if key.used_ms is not None else "never used"
+        click.echo(f"{rfc3339(key.created_ms)[:19]}  {key.id}  {key.name}  {used}  {state}")
 
 
 @keys.command()

@@ -1,5 +1,6 @@
 """API keys in Redis: made by `longhand keys`, named, revocable, kept as SHA-256; how often a name calls."""
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -7,22 +8,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from tasks.scripts import Scripts, text
 
 KEYS = "lh:keys"
+# Beside the keys, so that writing down a use cannot bring back a key that is being revoked.
+USED = "lh:keys:used"
+# A use is written down no more often than this.
+USED_EVERY_MS = 60_000
 PREFIX = "lh_"
 WINDOW_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it is kept; `id` is the beginning of its hash. The key itself is told once, never kept."""
+    """A key as it is kept; `id` is the beginning of its hash. The key itself is told once, never kept.
+
+    `used_ms` is right to about a minute.
+    """
 
     id: str
     name: str
     created_ms: int
     revoked_ms: int | None = None
+    used_ms: int | None = None
 
 
 class Keys:
@@ -53,15 +63,28 @@ class Keys:
 
     def all(self) -> list[ApiKey]:
         """Every key there is or was, the oldest first."""
-        rows = self._redis.hgetall(KEYS).items()
-        keys = [ApiKey(_id(text(digest)), **json.loads(row)) for digest, row in rows]
+        used = self._redis.hgetall(USED)
+        keys = [
+            ApiKey(
+                _id(text(digest)), **json.loads(row), used_ms=int(used[digest]) if digest in used else None
+            )
+            for digest, row in self._redis.hgetall(KEYS).items()
+        ]
         return sorted(keys, key=lambda key: key.created_ms)
 
     def name_of(self, key: str) -> str | None:
-        """Whose key it is; None if there is no such key, or it is revoked."""
-        row = self._redis.hget(KEYS, _hash(key))
+        """Whose key it is; None if there is no such key, or it is revoked. Writes down that it was used."""
+        digest = _hash(key)
+        row = self._redis.hget(KEYS, digest)
         fields: dict[str, Any] = json.loads(row) if row else {"revoked_ms": 0}
-        return None if "revoked_ms" in fields else str(fields["name"])
+        if "revoked_ms" in fields:
+            return None
+        now_ms, used = self._now_ms(), self._redis.hget(USED, digest)
+        if now_ms - int(used or 0) >= USED_EVERY_MS:
+            # A Redis that is full is still read.
+            with contextlib.suppress(ResponseError):
+                self._redis.hset(USED, digest, now_ms)
+        return str(fields["name"])
 
     def exist(self) -> bool:
         """Whether a key was ever made here."""

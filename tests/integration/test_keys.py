@@ -1,6 +1,7 @@
 """Keys made by the operator, and what an account may do: how often, how many jobs, how much audio."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from redis import Redis
 
 from dispatcher.app import create_app
 from dispatcher.cli import main
-from tasks.keys import KEYS, Keys
+from tasks.keys import KEYS, USED, USED_EVERY_MS, Keys
 from tasks.settings import Settings
 from tests.bench import Bench
 from tests.conftest import KEY, OTHERS_KEY, Eventually, Receiver, Stack
@@ -52,6 +53,7 @@ def test_a_key_works_from_its_making_to_its_revocation(
     key_id = row.split()[1]
     assert key_id == hashlib.sha256(key.encode()).hexdigest()[:12]
     assert "valid" in row
+    assert re.search(r"  used \d{4}-\d\d-\d\dT\d\d:\d\d  ", row)
     stored = stack.redis.hgetall(KEYS)
     assert key not in str(stored)
 
@@ -96,6 +98,25 @@ def test_one_keys_jobs_are_invisible_to_anothers(
     listed = get(stack, "jobs?limit=1000", OTHERS_KEY).json()["jobs"]
     assert job_id not in {job["id"] for job in listed}
     assert stack.client.status(job_id)["status"] == "COMPLETED"
+
+
+def test_a_use_is_written_down_about_once_a_minute(redis: Redis) -> None:
+    keys = Keys(redis)
+    key = keys.create("acme")
+    assert [each.used_ms for each in keys.all()] == [None]
+    assert keys.name_of(key) == "acme"
+    (first,) = [each.used_ms for each in keys.all()]
+    assert first
+    keys.name_of(key)
+    assert [each.used_ms for each in keys.all()] == [first]
+    (digest,) = redis.hkeys(USED)
+    redis.hset(USED, digest, str(first - USED_EVERY_MS))
+    keys.name_of(key)
+    assert [each.used_ms >= first for each in keys.all() if each.used_ms] == [True]
+    assert keys.revoke(keys.all()[0].id)
+    redis.delete(USED)
+    assert keys.name_of(key) is None
+    assert [each.used_ms for each in keys.all()] == [None], "a key that is none was not used"
 
 
 # In one process, with limits
