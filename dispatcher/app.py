@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 import structlog
 import uvicorn
@@ -16,7 +17,7 @@ from starlette.responses import Response
 
 from dispatcher import listing, problems, routes, uploads, webhooks
 from dispatcher.access import Accounts
-from dispatcher.openapi import describe
+from dispatcher.openapi import describe, methods_of
 from dispatcher.service import Service
 from tasks.errors import BlobStoreFailed, LonghandError
 from tasks.exposure import may_be_anonymous, refuse_weak_keys
@@ -68,9 +69,13 @@ def _invalid(_request: Request, error: Exception) -> Response:
     return problems.bad_request(f"{'.'.join(map(str, first['loc']))}: {first['msg']}").response()
 
 
-def _http(_request: Request, error: Exception) -> Response:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    return problems.Problem(error.status_code, str(error.detail), headers=error.headers).response()
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (route := request.scope.get("route")):
+        # Starlette names the methods of the first of an address's routes.
+        headers["Allow"] = ", ".join(methods_of(request.app, route.path))
+    return problems.Problem(error.status_code, str(error.detail), headers=headers).response()
 
 
 def _blobs_away(_request: Request, error: Exception) -> Response:

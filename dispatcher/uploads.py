@@ -104,7 +104,8 @@ async def append(request: Request, service: Caller, upload_id: str) -> Response:
     """More of an upload, from where it is."""
     # For clients behind what lets only GET and POST through.
     if request.method == "POST" and request.headers.get("x-http-method-override") != "PATCH":
-        raise Problem(405, "send PATCH, or POST with X-HTTP-Method-Override: PATCH")
+        allowed = {"Allow": "GET, HEAD, PATCH"}
+        raise Problem(405, "send PATCH, or POST with X-HTTP-Method-Override: PATCH", headers=allowed)
     _check_version(request)
     if _type(request) != OFFSET_TYPE:
         raise Problem(415, f"the content must be {OFFSET_TYPE}", "invalid_input")

@@ -9,8 +9,6 @@ from tests.conftest import KEY, Stack
 
 # It waits for jobs that nobody can fetch.
 SLOW = "runsync"
-# Resumable uploads have statuses of their own protocol, tus, which the description does not have yet.
-TUS = "/upload"
 # An address that is well-formed and yet refused: no schema can say which.
 SEMANTIC = "positive_data_acceptance"
 
@@ -22,14 +20,7 @@ def test_description(stack: Stack, described: Client) -> None:
             *described.environment.command,
             *("run", f"{stack.machine.url}/openapi.json", "--header", f"Authorization: {KEY}"),
             *("--seed", "1", "--max-examples", "15", "--phases", "examples,coverage,fuzzing"),
-            *(
-                "--exclude-path-regex",
-                f"{SLOW}|{TUS}",
-                "--exclude-checks",
-                SEMANTIC,
-                "--request-timeout",
-                "30",
-            ),
+            *("--exclude-path-regex", SLOW, "--exclude-checks", SEMANTIC, "--request-timeout", "30"),
         ],
         cwd=described.environment.folder,
         capture_output=True,

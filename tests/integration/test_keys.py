@@ -16,7 +16,7 @@ from dispatcher.cli import main
 from tasks.keys import KEYS, USED, USED_EVERY_MS, Keys
 from tasks.settings import Settings
 from tests.bench import Bench
-from tests.conftest import KEY, OTHERS_KEY, Eventually, Receiver, Stack
+from tests.conftest import KEY, Eventually, Stack
 
 Call = Callable[..., Any]
 JOB = {"input": {"url": "https://example.com/a.mp3"}}
@@ -75,31 +75,6 @@ def test_a_mistake_is_told(longhand: Callable[..., Result], arguments: tuple[str
     assert "Traceback" not in done.output
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "status/JOB"),
-        ("GET", "status-sync/JOB"),
-        ("GET", "stream/JOB"),
-        ("POST", "cancel/JOB"),
-        ("POST", "retry/JOB"),
-        ("GET", "webhooks/evt_JOB_1_1"),
-        ("POST", "webhooks/evt_JOB_1_1/redeliver"),
-    ],
-)
-def test_one_keys_jobs_are_invisible_to_anothers(
-    stack: Stack, receiver: Receiver, eventually: Eventually, method: str, path: str
-) -> None:
-    job_id = stack.client.submit(stack.input(receiver, "mine", 11))
-    eventually(lambda: stack.ended(job_id), 40)
-    url = f"{stack.machine.url}/v2/longhand/{path.replace('JOB', job_id)}"
-    answer = requests.request(method, url, headers={"Authorization": OTHERS_KEY}, timeout=10)
-    assert answer.status_code == 404
-    listed = get(stack, "jobs?limit=1000", OTHERS_KEY).json()["jobs"]
-    assert job_id not in {job["id"] for job in listed}
-    assert stack.client.status(job_id)["status"] == "COMPLETED"
-
-
 def test_a_use_is_written_down_about_once_a_minute(redis: Redis) -> None:
     keys = Keys(redis)
     key = keys.create("acme")
@@ -141,6 +116,47 @@ def call(redis: Redis, settings: Settings) -> Iterator[Call]:
     yield at
     for client in opened:
         client.__exit__(None, None, None)
+
+
+# Operations that name no job, and what they do for one account alone: each is tried below. /health counts the
+# jobs of all accounts; a link to a transcript needs no key, but a signature.
+OF_NO_JOB = {
+    *("GET jobs", "GET webhooks", "POST purge-queue", "POST run", "POST runsync", "POST webhook-test"),
+    *("GET health", "GET transcription/{job_id}"),
+    # tests/integration/test_uploads.py has these.
+    *("OPTIONS upload", "POST upload"),
+    *(f"{method} upload/{{upload_id}}" for method in ("GET", "HEAD", "PATCH", "POST")),
+}
+
+
+def test_one_keys_jobs_are_invisible_to_anothers_in_every_operation(call: Call) -> None:
+    do = call()
+    refused_input = {"url": "ftp://a.test/x", "webhook_url": "http://127.0.0.1:9/"}
+    waiting, failed = (do("POST", "run", json=body).json()["id"] for body in (JOB, {"input": refused_input}))
+    operations = {
+        f"{method.upper()} {path.removeprefix('/v2/{endpoint_id}/')}"
+        for path, methods in create_app(Settings()).openapi()["paths"].items()
+        for method in methods
+        if path != "/ping"
+    }
+    assert operations >= OF_NO_JOB
+    of_a_job = sorted(operations - OF_NO_JOB)
+    assert all("{" in operation for operation in of_a_job), "a new operation: what does it show to others?"
+    assert len(of_a_job) >= 10
+    for operation in of_a_job:
+        method, path = operation.replace("{delivery_id}", f"evt_{failed}_1_1").split()
+        for job_id in (waiting, failed):
+            other = do(method, path.replace("{job_id}", job_id), "l")
+            assert (other.status_code, other.json()["detail"].split()[-1]) == (404, "found"), operation
+    for listing, rows, ids in (("jobs", "jobs", {waiting, failed}), ("webhooks", "webhooks", {failed})):
+        assert do("GET", listing, "l").json() == {rows: []}
+        assert {row.get("job_id", row["id"]) for row in do("GET", listing).json()[rows]} == ids
+    assert do("POST", "purge-queue", "l").json()["removed"] == 0
+    assert do("GET", f"status/{waiting}").json()["status"] == "IN_QUEUE", "nothing of all this ended it"
+    for operation in of_a_job:
+        method, path = operation.replace("{delivery_id}", f"evt_{failed}_1_1").split()
+        assert do(method, path.replace("{job_id}", failed)).status_code != 404, operation
+    assert do("POST", "purge-queue").json()["removed"] == 1
 
 
 def test_calls_above_the_rate_are_told_to_wait_and_the_stream_never(call: Call) -> None:
