@@ -22,6 +22,9 @@ LIMITED = {
     "status_sync": "status",
     "cancel": "cancel",
     "retry": "cancel",
+    # Both have a request sent to an address that the client names.
+    "test": "cancel",
+    "redeliver": "cancel",
     "purge_queue": "purge-queue",
 }
 

@@ -182,6 +182,14 @@ def test_calls_above_the_rate_are_told_to_wait_and_the_stream_never(call: Call) 
     assert [do("GET", f"stream/{job_id}").status_code for _ in range(20)] == [200] * 20
 
 
+def test_what_is_sent_for_a_client_is_limited(call: Call) -> None:
+    do = call(rate_limits=("cancel=2",))
+    # Nine calls pass within few windows of two each.
+    statuses = {do("POST", "webhook-test", json={"url": "http://127.0.0.1:9/"}).status_code for _ in range(9)}
+    assert statuses == {200, 429}
+    assert 429 in {do("POST", "webhooks/evt_none_1_1/redeliver").status_code for _ in range(9)}
+
+
 def test_no_more_jobs_wait_than_may(call: Call) -> None:
     do = call(max_queued_jobs=2)
     ids = [do("POST", "run", json=JOB).json()["id"] for _ in range(2)]
