@@ -37,7 +37,8 @@ test-compose: setup ## build the images and run the stack of compose.yaml; needs
 	$(BIN)/python -m pytest -rs tests/compose
 
 test-clients: setup ## run RunPod's and ivrit's real clients; sets them up in .clients, and writes docs/compatibility.md
-	$(BIN)/python -m pytest tests/clients
+	$(BIN)/python -m tests.clients.environments
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --write-table tests/clients
 
 check: setup ## format, lint, types, import layers, requirements, container files
 	$(BIN)/ruff format --check .

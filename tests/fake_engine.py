@@ -3,13 +3,15 @@
 `slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1, `crash:1` in a way that nobody foresaw;
 `fail-once:1:FILE` fails on it until FILE exists; `hang:1:FILE` stops for ever on it until FILE exists;
 `die:1:FILE` kills its process likewise. FILE then holds the process's id. `fail-until:1:FILE` fails until
-somebody else makes FILE. The model `broken` fails to load.
+somebody else makes FILE. `long:9000` says so many letters more in each window. The model `broken` fails
+to load.
 """
 
 import hashlib
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,8 @@ class FakeEngine:
         for window in range(WINDOWS):
             on_window(window, WINDOWS)
             self._behave(work)
-            segments.append(_segment(audio, window, part, work.start_ms))
+            segment = _segment(audio, window, part, work.start_ms)
+            segments.append(replace(segment, text=segment.text + _more(work)))
         language = work.options.language or "he"
         return ChunkResult(work.index, tuple(segments), language, len(audio) // 16)
 
@@ -63,6 +66,11 @@ class FakeEngine:
             signal.pause()
         if kind == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _more(work: ChunkWork) -> str:
+    kind, _, letters = (work.options.initial_prompt or "").partition(":")
+    return "a" * int(letters) if kind == "long" else ""
 
 
 def _segment(audio: Audio, window: int, part: int, offset_ms: int) -> Segment:

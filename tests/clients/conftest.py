@@ -11,54 +11,44 @@ from typing import Any
 import pytest
 
 from tests.clients import environments
+from tests.clients.door import Door, opened, tls_door
 from tests.clients.environments import Environment
-from tests.clients.fixed_address import FixedAddress, fixed_address
+from tests.clients.table import ROW, Table, row_of
 from tests.conftest import KEY, Stack
-
-TABLE = Path(__file__).parents[2] / "docs" / "compatibility.md"
-HEAD = """# Compatibility
-
-What the clients of RunPod, unmodified, from their registries, each in an environment of its own, did against
-Longhand. Written by `make test-clients`; the numbers are those of the conformance cases. ivrit's address is
-fixed: a resolver and a certificate of the test lead it here. Cases of RunPod's handler, and more of the
-`runpod` SDK, are in `tests/integration` and part of `make test`.
-
-| client | case | what | result |
-| --- | --- | --- | --- |
-"""
-TAIL = """
-Not run: the Go and flash clients; ivrit before 0.1.6, whose dialects are not spoken; a queue of 310 s (case
-20), of which `tests/unit/test_views.py` holds what such a client would see.
-"""
+from tests.endpoint import Api
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Runs scripts as a user of a client would, against the stack."""
+    """Runs scripts as a user of a client would, against the stack, which it reaches through its door."""
 
     environment: Environment
     variables: dict[str, str]
+    door: Door
 
     @property
     def name(self) -> str:
         return self.environment.name
 
-    def run(self, script: str, **given: Any) -> Any:
+    def run(self, script: str, within_s: float = 100, **given: Any) -> Any:
         """What a script told, as JSON on its last line; `given` is its `given`."""
+        # Not among the arguments, whose size is limited.
+        told = json.dumps(given)
         if "node" in self.environment.command[0]:
-            source = f"const given = {json.dumps(given)};\n{script}"
+            source = f"const given = JSON.parse(process.env.GIVEN);\n{script}"
             command = [*self.environment.command, "--eval", source]
         else:
-            source = f"import json\ngiven = json.loads({json.dumps(json.dumps(given))})\n{script}"
+            source = f"import json, os\ngiven = json.loads(os.environ['GIVEN'])\n{script}"
             command = [*self.environment.command, "-c", source]
+        own = {"PATH": os.environ["PATH"], "HOME": str(self.environment.folder), "GIVEN": told, "KEY": KEY}
         ran = subprocess.run(
             command,
             # Node looks for packages from where it is.
             cwd=self.environment.folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.environment.folder), **self.variables},
+            env={**own, **self.variables},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=within_s,
             check=False,
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -66,53 +56,83 @@ class Client:
 
 
 @pytest.fixture(scope="session")
-def there(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixedAddress]:
-    with fixed_address(tmp_path_factory.mktemp("fixed"), stack.machine.port) as listening:
-        yield listening
+def door(stack: Stack) -> Iterator[Door]:
+    """The way in for clients that can be told an address."""
+    with opened(Door(stack.machine.port)) as door:
+        yield door
+
+
+@pytest.fixture(scope="session")
+def fixed_door(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """The way in for clients that cannot."""
+    with tls_door(tmp_path_factory.mktemp("fixed"), stack.machine.port) as door:
+        yield door
 
 
 @pytest.fixture(scope="session", params=environments.IVRIT)
-def ivrit(request: pytest.FixtureRequest, there: FixedAddress) -> Client:
+def ivrit(request: pytest.FixtureRequest, fixed_door: Door) -> Client:
     """Each version of ivrit in turn."""
-    return ivrit_of(request.param, there)
+    return ivrit_of(request.param, fixed_door)
 
 
 @pytest.fixture(scope="session")
-def newest(there: FixedAddress) -> Client:
+def newest(fixed_door: Door) -> Client:
     """The newest version of ivrit."""
-    return ivrit_of(environments.IVRIT[-1], there)
+    return ivrit_of(environments.IVRIT[-1], fixed_door)
 
 
-def ivrit_of(version: str, there: FixedAddress) -> Client:
+def ivrit_of(version: str, door: Door) -> Client:
     variables = {
         "PYTHONPATH": str(Path(__file__).parent / "resolver"),
-        "PLATFORM_PORT": str(there.port),
-        "REQUESTS_CA_BUNDLE": str(there.certificate),
-        "SSL_CERT_FILE": str(there.certificate),
-        "KEY": KEY,
+        "PLATFORM_PORT": str(door.port),
+        "REQUESTS_CA_BUNDLE": str(door.certificate),
+        "SSL_CERT_FILE": str(door.certificate),
     }
-    return Client(environments.ivrit(version), variables)
+    return Client(environments.ivrit(version), variables, door)
 
 
 @pytest.fixture(scope="session")
-def described() -> Client:
+def described(door: Door) -> Client:
     """A tool that reads the API's description."""
-    return Client(environments.schemathesis(), {})
+    return Client(environments.schemathesis(), {}, door)
 
 
 @pytest.fixture(scope="session")
-def js(stack: Stack) -> Client:
-    variables = {"KEY": KEY, "BASE": f"{stack.machine.url}/v2"}
-    return Client(environments.runpod_js(), variables)
+def js(door: Door) -> Client:
+    return Client(environments.runpod_js(), {"BASE": f"http://127.0.0.1:{door.port}/v2"}, door)
 
 
 @pytest.fixture(scope="session")
-def python(stack: Stack) -> Client:
-    variables = {"KEY": KEY, "RUNPOD_ENDPOINT_BASE_URL": f"{stack.machine.url}/v2"}
-    return Client(environments.runpod_python(), variables)
+def python(door: Door) -> Client:
+    variables = {"RUNPOD_ENDPOINT_BASE_URL": f"http://127.0.0.1:{door.port}/v2"}
+    return Client(environments.runpod_python(), variables, door)
+
+
+@pytest.fixture(scope="session")
+def http(stack: Stack) -> Api:
+    """What no client is needed for."""
+    return Api(stack.machine.url)
 
 
 # The table
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-table", action="store_true", help="write docs/compatibility.md; for a whole run"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes minutes, waiting")
+    # One process writes, and hears the reports of all.
+    if config.getoption("write_table", False) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Table())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, and all others run beside it."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -121,20 +141,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if call.when == "call" and isinstance(item, pytest.Function):
-        (client,) = [value for value in item.funcargs.values() if isinstance(value, Client)]
-        case, _, what = (item.function.__doc__ or "").strip().splitlines()[0].partition(": ")
-        row = (client.name, case, what.rstrip("."), "passed" if report.passed else "failed")
-        item.session.stash.setdefault(ROWS, []).append(row)
+        clients = [value for value in item.funcargs.values() if isinstance(value, Client)]
+        name = clients[0].name if clients else "HTTP"
+        report.user_properties.append((ROW, row_of(name, item.function.__doc__, passed=report.passed)))
     return report
-
-
-ROWS = pytest.StashKey[list[tuple[str, str, str, str]]]()
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table, if the whole folder was run: a part of it would leave the rest out."""
-    rows = session.stash.get(ROWS, [])
-    whole = session.config.args == ["tests/clients"] and not session.config.option.keyword
-    if rows and whole and len(rows) == session.testscollected:
-        lines = [f"| {' | '.join(row)} |" for row in sorted(set(rows))]
-        TABLE.write_text(HEAD + "\n".join(lines) + "\n" + TAIL, encoding="utf-8")

@@ -25,42 +25,21 @@ class Environment:
 
 
 def ivrit(version: str) -> Environment:
-    """ivrit of a version, in a virtual environment."""
-    folder = _python(f"ivrit-{version}", "ivrit.txt", f"ivrit-{version}.txt")
-    return Environment(f"ivrit {version}", (str(folder / "bin" / "python"),), folder)
+    """ivrit of a version."""
+    python = _python(f"ivrit-{version}", "ivrit.txt", f"ivrit-{version}.txt")
+    return Environment(f"ivrit {version}", (str(python),), python.parents[1])
+
+
+def runpod_python() -> Environment:
+    """runpod for Python."""
+    python = _python("runpod", "runpod.txt")
+    return Environment("runpod (Python)", (str(python),), python.parents[1])
 
 
 def schemathesis() -> Environment:
     """The tool that tries an API by its own description."""
-    folder = _python("schemathesis", "schemathesis.txt")
-    return Environment("schemathesis", (str(folder / "bin" / "schemathesis"),), folder)
-
-
-def _python(name: str, *requirements: str) -> Path:
-    """A virtual environment of this name with these requirements."""
-    folder = FOLDER / name
-    locks = [HERE / "requirements" / lock for lock in requirements]
-    if _stale(folder, locks):
-        venv.create(folder, clear=True, with_pip=True)
-        pip = [
-            str(folder / "bin" / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
-        for lock in locks:
-            _run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], folder)
-        (folder / ".complete").touch()
-    return folder
-
-
-def runpod_python() -> Environment:
-    """runpod for Python, as `make setup` installs it: the handler needs it too."""
-    folder = FOLDER / "python"
-    folder.mkdir(parents=True, exist_ok=True)
-    return Environment("runpod (Python)", (sys.executable,), folder)
+    python = _python("schemathesis", "schemathesis.txt")
+    return Environment("schemathesis", (str(python.with_name("schemathesis")),), python.parents[1])
 
 
 def runpod_js() -> Environment:
@@ -77,6 +56,20 @@ def runpod_js() -> Environment:
     return Environment("runpod-sdk (JavaScript)", (str(NODE / "node"), "--input-type=module"), folder)
 
 
+def _python(name: str, *requirements: str) -> Path:
+    """The interpreter of a virtual environment in which nothing is installed but these requirements."""
+    folder = FOLDER / name
+    python = folder / "bin" / "python"
+    locks = [HERE / "requirements" / file for file in requirements]
+    if _stale(folder, locks):
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        for lock in locks:
+            _run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], folder)
+        (folder / ".complete").touch()
+    return python
+
+
 def _stale(folder: Path, sources: list[Path]) -> bool:
     complete = folder / ".complete"
     made_s = complete.stat().st_mtime if complete.exists() else 0.0
@@ -88,3 +81,16 @@ def _run(command: list[str], folder: Path) -> None:
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode:
         sys.exit(f"{' '.join(command[:4])}... failed:\n{ran.stdout}{ran.stderr}")
+
+
+def make_all() -> None:
+    """Make what is not there. Ends the process, with what pip or npm said, where that fails."""
+    runpod_python()
+    runpod_js()
+    schemathesis()
+    for version in IVRIT:
+        ivrit(version)
+
+
+if __name__ == "__main__":
+    make_all()
