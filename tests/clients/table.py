@@ -19,8 +19,9 @@ client for Go, say, which asks by POST.
 """
 TAIL = """
 Not run: the clients for Go and flash themselves; ivrit before 0.1.6, whose dialects are not spoken, and of
-which 0.1.4 and 0.1.5 need packages of several GB. Cases 25 to 32 are those of RunPod's handler, which the
-SDK's own worker loop runs in `tests/integration/test_handler.py`, part of `make test`.
+which 0.1.4 and 0.1.5 need packages of several GB; of case 17, the steps of diarization and entries of unknown
+types, neither of which Longhand sends. Cases 25 to 32 are those of RunPod's handler, which the SDK's own
+worker loop runs in `tests/integration/test_handler.py`, part of `make test`.
 """
 # The name of the property under which a test's report has its row.
 ROW = "compatibility"

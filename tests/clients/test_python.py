@@ -1,5 +1,6 @@
 """RunPod's client for Python, as it is used without and with asyncio."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -124,8 +125,8 @@ def idle(stack: Stack, eventually: Eventually, python: Client, script: str, job_
     with ThreadPoolExecutor() as pool:
         with stack.stopped("io"):
             told = pool.submit(python.run, script, input=job_input)
-            # It asks again 1 s after an answer, and each answer is held for 5 s.
-            eventually(lambda: len(python.door.of("stream")) >= before + 3, 60, "the third question")
+            first = eventually(lambda: python.door.of("stream")[before:], 60, "the first question")[0]
+            eventually(lambda: time.monotonic() > first.at_s + 12)
         return told.result()
 
 
