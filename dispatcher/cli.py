@@ -128,6 +128,8 @@ def runpod(workers: int) -> None:
                 "LONGHAND_DETACH=always needs REDIS_URL: a job would end with its worker"
             )
         settings = settings.model_copy(update={"detach": "refused"})
+    # Whoever works on the job ends with the handler, and with REDIS_URL the next worker goes on from there.
+    settings = settings.model_copy(update={"handler_lease_ms": 0})
     roles = ("transcribe", "io", "deliver", "handler")
     plan = Plan(workers=workers, redis_url=own_redis, roles=roles, log_files=False, ends_without_redis=False)
     machine = Machine(settings, plan)

@@ -4,8 +4,9 @@ The SDK's worker loop calls it; what it yields, the platform streams and adds up
 """
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import runpod
@@ -27,7 +28,12 @@ QUEUE_REPORT_S = 10.0
 # The platform may end this worker once the handler returns, so it stays for the last webhook; not for ever.
 LAST_WEBHOOK_S = 60.0
 CANCEL_S = 2.0
+# Between two renewals of the lease on a job, unless it is short itself.
+ATTEND_S = 10.0
 REDIS_PAUSE_S = 1.0
+
+# Whose the jobs are: the platform does not say which of its users asked.
+ACCOUNT = "runpod"
 
 DETACH_REFUSED = (
     "detach_refused: this worker keeps its state in itself and may be ended at once: set REDIS_URL, or leave "
@@ -48,21 +54,37 @@ class Handler:
         self._listener: asyncio.Task[None] | None = None
 
     async def __call__(self, event: dict[str, Any]) -> AsyncIterator[Yielded]:
-        """Submit, or attach to, the job of this id; yield what it produces until it ends."""
-        service, job_id = self._service, str(event["id"])
+        """Submit, or attach to, the job of this id; yield what it produces until it ends.
+
+        A job that is not left to itself is stopped when this is, and ended by the reaper when this is killed.
+        """
+        job_id, detach = str(event["id"]), self._service.settings.detach
         if self._listener is None:
-            self._listener = asyncio.create_task(service.wakeups.listen())
-        limits = parse_policy(event.get("policy"), service.settings)
-        account = "runpod"
-        detach = service.settings.detach
+            self._listener = asyncio.create_task(self._service.wakeups.listen())
         leaves = detach == "always" or detached(event.get("input"))
         if leaves and detach == "refused":
             yield {"error": DETACH_REFUSED}
             return
+        ended = leaves
+        attending = None if leaves else asyncio.create_task(self._attend(job_id))
         try:
-            new = await asyncio.to_thread(
-                service.submitter.submit, job_id, event.get("input"), service.endpoint, account, limits
-            )
+            async with contextlib.aclosing(self._handle(job_id, event, leaves=leaves)) as items:
+                async for item in items:
+                    yield item
+            ended = True
+        finally:
+            if attending:
+                attending.cancel()
+            # CancelledError or GeneratorExit: the platform has stopped this job.
+            if not ended:
+                await asyncio.shield(self._cancel(job_id))
+
+    async def _handle(
+        self, job_id: str, event: dict[str, Any], *, leaves: bool
+    ) -> AsyncGenerator[Yielded, None]:
+        service = self._service
+        try:
+            new = await self._submit(job_id, event, attended=not leaves)
         except LonghandError as error:
             yield {"error": f"{error.code}: {error}"}
             return
@@ -76,24 +98,48 @@ class Handler:
         if leaves:
             yield {"job_id": job_id, "detached": True}
             return
-        ended, size = False, 0
-        try:
-            async for item in self._relay(job_id):
+        size = 0
+        async with contextlib.aclosing(self._relay(job_id)) as items:
+            async for item in items:
                 size += size_of(item)
                 # The platform would drop the whole output; the job goes on, for whoever is told by webhook.
                 if size <= service.settings.max_output_bytes:
                     yield item
-            ended = True
-        finally:
-            # CancelledError or GeneratorExit: the platform has stopped this job.
-            if not ended:
-                await asyncio.shield(self._cancel(job_id))
         async for last in self._ending(job_id):
             yield last
         if size > service.settings.max_output_bytes:
             yield {"error": await _patiently(_too_large, service, job_id)}
 
-    async def _relay(self, job_id: str) -> AsyncIterator[Item]:
+    async def _submit(self, job_id: str, event: dict[str, Any], *, attended: bool) -> bool:
+        """Accept the job under our lease; False if it is there already. Raises what Submitter.submit does."""
+        service = self._service
+        limits = parse_policy(event.get("policy"), service.settings)
+
+        def submit() -> bool:
+            # First: the job is never there without it.
+            if attended and service.settings.handler_lease_ms:
+                service.leases.attend(job_id)
+            return service.submitter.submit(job_id, event.get("input"), service.endpoint, ACCOUNT, limits)
+
+        submitting = asyncio.create_task(asyncio.to_thread(submit))
+        try:
+            return await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            # The thread goes on, and only what it has written can be canceled.
+            await asyncio.wait([submitting], timeout=CANCEL_S)
+            raise
+
+    async def _attend(self, job_id: str) -> None:
+        """Renew our lease on the job until this is canceled."""
+        every_s = min(ATTEND_S, self._service.settings.handler_lease_ms / 3000)
+        while every_s:
+            await asyncio.sleep(every_s)
+            try:
+                await asyncio.to_thread(self._service.leases.attend, job_id)
+            except RedisError as error:
+                log.warning("redis_away", error=str(error))
+
+    async def _relay(self, job_id: str) -> AsyncGenerator[Item, None]:
         """The job's items in order, and where it waits in line, until it has ended."""
         service, last, reported_s = self._service, "0", float("-inf")
         loop = asyncio.get_running_loop()

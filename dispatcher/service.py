@@ -28,6 +28,7 @@ class Service:
 
     settings: Settings
     store: Store
+    leases: Leases
     outbox: Outbox
     keys: Keys
     blobs: Blobs
@@ -42,10 +43,12 @@ class Service:
         client = connect(settings.state_url)
         blobs, uploads = Blobs(settings.blobs), Uploads(client, settings)
         store = Store(client, settings)
-        bells = Doorbells(create_app(settings), Leases(client, settings))
+        leases = Leases(client, settings)
+        bells = Doorbells(create_app(settings), leases)
         return Service(
             settings,
             store,
+            leases,
             Outbox(client, settings),
             Keys(client),
             blobs,

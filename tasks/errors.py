@@ -155,6 +155,12 @@ class ExecutionTimeout(LonghandError):
     code = "execution_timeout"
 
 
+class HandlerLost(LonghandError):
+    """The RunPod worker that relayed this job is gone: submit it again, which keeps what is done."""
+
+    code = "handler_lost"
+
+
 class BlobStoreFailed(LonghandError):
     """The blob store is full or away: try again later."""
 

@@ -69,6 +69,7 @@ class Reaped:
     receivers: list[str]
     late: list[str]
     sweep: list[str]
+    unattended: list[str]
 
 
 class Leases:
@@ -217,7 +218,8 @@ class Leases:
     def reap(self) -> Reaped:
         """Put back what was lost, and say what is due."""
         settings = self._settings
-        lists = self._scripts("reap", settings.dispatch_ms, settings.longest_retention_ms + MAX_TTL_MS)
+        listing_ms, unseen_ms = settings.longest_retention_ms + MAX_TTL_MS, max(10_000, 6 * settings.reap_ms)
+        lists = self._scripts("reap", settings.dispatch_ms, listing_ms, unseen_ms)
         return Reaped(*([text(item) for item in found] for found in lists))
 
     def be_the_reaper(self, owner: str, for_ms: int) -> bool:
@@ -236,11 +238,18 @@ class Leases:
         """A job that has ended, or is gone, has no deadline."""
         self._redis.zrem("lh:deadlines", job_id)
 
+    def attend(self, job_id: str) -> None:
+        """A RunPod handler waits for this job, and says so again before `handler_lease_ms` have passed."""
+        self._redis.zadd("lh:attended", {job_id: self._until(self._settings.handler_lease_ms)})
+
     def open_slot(self, stage: str, child: str) -> None:
         """A child is alive and ready for work of a stage; repeated with every heartbeat."""
-        seconds, micros = self._redis.time()
-        expiry = seconds * 1000 + micros // 1000 + self._settings.lease_ms
-        self._redis.zadd(f"lh:slots:{stage}", {child: expiry})
+        self._redis.zadd(f"lh:slots:{stage}", {child: self._until(self._settings.lease_ms)})
 
     def close_slot(self, stage: str, child: str) -> None:
         self._redis.zrem(f"lh:slots:{stage}", child)
+
+    def _until(self, for_ms: int) -> int:
+        """When a lease that is given now is over, by Redis' clock."""
+        seconds, micros = self._redis.time()
+        return int(seconds * 1000 + micros // 1000 + for_ms)

@@ -8,8 +8,9 @@ from redis.exceptions import RedisError
 from tasks import endings
 from tasks.attempt import fail_job
 from tasks.context import Context
-from tasks.errors import ExecutionTimeout
+from tasks.errors import ExecutionTimeout, HandlerLost
 from tasks.parts import folder_of
+from tasks.store import UNATTENDED
 
 log = structlog.get_logger()
 
@@ -32,6 +33,8 @@ def tick(context: Context) -> None:
     reaped = context.leases.reap()
     for job_id in reaped.late:
         end_late(context, job_id)
+    for job_id in reaped.unattended:
+        end_unattended(context, job_id)
     for job_id in reaped.assemble:
         context.bells.assemble(job_id)
     context.bells.deliver(*reaped.receivers)
@@ -61,3 +64,15 @@ def end_late(context: Context, job_id: str) -> None:
             log.warning("job_expired", job_id=job_id)
     else:
         fail_job(context, job_id, ExecutionTimeout())
+
+
+def end_unattended(context: Context, job_id: str) -> None:
+    """End a job whose handler is gone: RunPod gives it up, or to another, which starts its next run."""
+    job = context.store.job(job_id)
+    if job is None:
+        return
+    ending = endings.failed(job_id, job.recording_id, context.store.now_ms(), HandlerLost())
+    done, receivers = context.store.finish(job_id, ending, stage=UNATTENDED)
+    if done:
+        log.warning("job_failed", job_id=job_id, code=ending.code, error=ending.error)
+    context.bells.deliver(*receivers)

@@ -199,6 +199,8 @@ class Settings(BaseModel):
     detach: Literal["refused", "allowed", "always"] = "allowed"
     # Of all that a job streams on RunPod, which takes about 20 MB.
     max_output_bytes: int = Field(15_000_000, ge=1)
+    # A job of RunPod's that nobody has relayed for so long is ended; 0: it runs on.
+    handler_lease_ms: Milliseconds = 30_000
     # Jobs that one RunPod handler relays at a time.
     handler_concurrency: int = Field(1, ge=1)
 

@@ -28,6 +28,8 @@ WAKE_CHANNEL = "lh:wake"
 READERS_PAGE = 200
 # In place of a stage: the job must not have begun.
 QUEUED = "queued"
+# And: the lease of its handler must be over.
+UNATTENDED = "unattended"
 # Less than the patience of an HTTP client's connection to Redis.
 DISK_MS = 2_500
 
@@ -154,8 +156,9 @@ class Store:
     ) -> tuple[bool, tuple[str, ...]]:
         """End a job once. Returns whether this call did, and the receivers to ring for.
 
-        With a stage, only the holder of that stage's lease may; with QUEUED, only if nobody has begun. The
-        audio of a job that succeeded may go at once; that of others stays until retention ends.
+        With a stage, only the holder of that stage's lease may; with QUEUED, only if nobody has begun; with
+        UNATTENDED, only if its handler is gone. The audio of a job that succeeded may go at once; that of
+        others stays until retention ends.
         """
         body = pack(ending.body)
         before = body if ending.body_before == ending.body else pack(ending.body_before)

@@ -1,6 +1,7 @@
 -- The terminal state, its event and its delivery, in one step, once a run.
--- ARGV: job, stage ('' where no lease is needed, 'queued': only if nobody has begun), fence, status, code, error,
---       meta (JSON), body, body if transcription was never announced, longest_retention_ms.
+-- ARGV: job, stage ('' where no lease is needed, 'queued': only if nobody has begun, 'unattended': only if the
+--       lease of its handler is over), fence, status, code, error, meta (JSON), body, body if transcription was
+--       never announced, longest_retention_ms.
 -- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's. The parts of a batch
 -- end with it; once the last of them has ended by itself, the reaper rings for the batch to be assembled.
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
@@ -12,6 +13,8 @@ local old = row[1]
 if old ~= 'queued' and old ~= 'running' then return {0, {}} end
 if stage == 'queued' then
   if old ~= 'queued' then return {0, {}} end
+elseif stage == 'unattended' then
+  if tonumber(redis.call('ZSCORE', 'lh:attended', job) or now + 1) > now then return {0, {}} end
 elseif stage ~= '' and not holds(job, stage, ARGV[3]) then
   return {0, {}}
 end
@@ -26,6 +29,7 @@ local function close(id, was)
   redis.call('ZREM', 'lh:ready:ingest', id)
   redis.call('ZREM', 'lh:ready:transcribe', id)
   redis.call('ZREM', 'lh:deadlines', id)
+  redis.call('ZREM', 'lh:attended', id)
   redis.call('DEL', job_key(id, 'pending'), job_key(id, 'inflight'), job_key(id, 'partial'))
   redis.call('HSET', job_key(id), 'status', status, 'finished_ms', now, 'code', ARGV[5], 'error', ARGV[6])
   recount(id, was, status)

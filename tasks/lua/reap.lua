@@ -1,6 +1,7 @@
--- Put back what was lost. ARGV: dispatch_ms, listing_ms (how long a job stays in the list of jobs).
+-- Put back what was lost. ARGV: dispatch_ms, listing_ms (how long a job stays in the list of jobs),
+-- unseen_ms (nobody looked for so long: no lease of a handler is over).
 -- Returns {jobs to ring assemble for, receivers with due deliveries, jobs past a deadline, jobs whose
--- blobs may go}. Ingests and chunks put back here are handed out by the dispatch scripts.
+-- blobs may go, jobs whose handler is gone}. Ingests and chunks put back here are handed out by the dispatch scripts.
 local now = now_ms()
 
 local function expired(stage)
@@ -40,4 +41,20 @@ redis.call('ZREMRANGEBYSCORE', 'lh:jobs', '-inf', now - ARGV[2])
 for _, stage in ipairs({'ingest', 'transcribe', 'assemble', 'deliver'}) do
   redis.call('ZREMRANGEBYSCORE', 'lh:slots:' .. stage, '-inf', now)
 end
-return {assemble, receivers, late, sweep}
+-- Where Redis was away, no handler could renew its lease: each has the time to, once it is back.
+if now - tonumber(redis.call('GET', 'lh:reaped') or now) > tonumber(ARGV[3]) then
+  for _, job in ipairs(redis.call('ZRANGE', 'lh:attended', 0, -1)) do
+    redis.call('ZADD', 'lh:attended', 'GT', now + 30000, job)
+  end
+end
+redis.call('SET', 'lh:reaped', now)
+local unattended = {}
+for _, job in ipairs(redis.call('ZRANGEBYSCORE', 'lh:attended', '-inf', now, 'LIMIT', 0, 200)) do
+  local status = redis.call('HGET', job_key(job), 'status')
+  if status == 'queued' or status == 'running' then
+    table.insert(unattended, job)
+  else
+    redis.call('ZREM', 'lh:attended', job)
+  end
+end
+return {assemble, receivers, late, sweep, unattended}

@@ -1,77 +1,29 @@
 """The RunPod handler under the SDK's own worker loop, against a platform that is ours."""
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
 from dispatcher.client import segments_of
 from tasks.job import Status
-from tasks.settings import child_environment
 from tests.conftest import Eventually, Receiver, Stack
 from tests.fake_platform import FakePlatform, serving
-
-ROOT = Path(__file__).parents[2]
-CONCURRENCY = 3
-
-
-@contextlib.contextmanager
-def handling(
-    stack: Stack, platform: FakePlatform, folder: Path, **changes: Any
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker container's main process; ended, with its heartbeat, when the test is."""
-    settings = stack.machine.settings.model_copy(update={"handler_concurrency": CONCURRENCY, **changes})
-    environment = child_environment(settings) | platform.environment() | {"HOME": str(folder)}
-    with (folder / "handler.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dispatcher.handler"],
-            env=environment,
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        # The SDK's heartbeat is a process of the same group.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+from tests.handling import CONCURRENCY, ended, handling, new_id, of_type, status
 
 
 @pytest.fixture(scope="module")
 def platform(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePlatform]:
     """A platform with one worker."""
-    with serving() as platform, handling(stack, platform, tmp_path_factory.mktemp("handler")):
+    with (
+        serving() as platform,
+        handling(stack.machine.settings, platform, tmp_path_factory.mktemp("handler")),
+    ):
         yield platform
-
-
-def new_id(name: str) -> str:
-    return f"{name}-{uuid.uuid4().hex[:8]}-u1"
-
-
-def ended(platform: FakePlatform, eventually: Eventually, job_id: str) -> dict[str, Any]:
-    eventually(lambda: platform.results(job_id), 30, f"job-done of {job_id}")
-    (result,) = platform.results(job_id)
-    return result
-
-
-def status(stack: Stack, job_id: str) -> Status | None:
-    job = stack.store.job(job_id)
-    return job.status if job else None
-
-
-def of_type(items: list[Any], kind: str) -> list[dict[str, Any]]:
-    return [entry for item in items for entry in item if entry["type"] == kind]
 
 
 def test_a_job_is_streamed_and_its_output_is_the_whole_stream(
@@ -237,7 +189,7 @@ def test_what_is_larger_than_the_platform_takes_is_never_silently_short(
 ) -> None:
     job_id = new_id("large")
     changes = {"max_output_bytes": 3_000} | ({} if public else {"public_url": ""})
-    with serving() as platform, handling(stack, platform, tmp_path, **changes):
+    with serving() as platform, handling(stack.machine.settings, platform, tmp_path, **changes):
         platform.give(job_id, stack.input(receiver, "large", 61))
         error = ended(platform, eventually, job_id)["error"]
     assert error.startswith("output_too_large: ")
@@ -254,7 +206,7 @@ def test_a_second_worker_takes_over_and_ends_politely(
     stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform, tmp_path: Path
 ) -> None:
     job_id, job_input = new_id("lost"), stack.input(receiver, "lost", 41, "slow:150")
-    with serving() as lost, handling(stack, lost, tmp_path) as process:
+    with serving() as lost, handling(stack.machine.settings, lost, tmp_path) as process:
         lost.give(job_id, job_input)
         eventually(lambda: of_type(lost.items(job_id), "segments"), 30)
         process.kill()
@@ -276,7 +228,7 @@ def test_a_worker_told_to_end_finishes_its_job_first(
     stack: Stack, receiver: Receiver, eventually: Eventually, tmp_path: Path
 ) -> None:
     job_id = new_id("last")
-    with serving() as platform, handling(stack, platform, tmp_path) as process:
+    with serving() as platform, handling(stack.machine.settings, platform, tmp_path) as process:
         platform.give(job_id, stack.input(receiver, "last", 21, "slow:150"))
         eventually(lambda: status(stack, job_id) is Status.RUNNING, 30)
         process.terminate()

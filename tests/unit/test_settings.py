@@ -53,6 +53,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "detach": ("always", "always"),
     "max_output_bytes": ("7", 7),
     "handler_concurrency": ("7", 7),
+    "handler_lease_ms": ("7", 7),
     "lease_ms": ("70000", 70_000),
     "heartbeat_ms": ("7", 7),
     "min_source_bytes_per_s": ("7", 7),
