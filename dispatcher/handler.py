@@ -6,7 +6,7 @@ The SDK's worker loop calls it; what it yields, the platform streams and adds up
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 import runpod
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from dispatcher.schemas import detached, parse_policy
 from dispatcher.service import Service
-from tasks.errors import LonghandError
+from tasks.errors import LonghandError, Unexpected
 from tasks.job import Job, Status
 from tasks.links import link
 from tasks.logs import start_logging
@@ -53,7 +53,7 @@ class Handler:
         self._service = service
         self._listener: asyncio.Task[None] | None = None
 
-    async def __call__(self, event: dict[str, Any]) -> AsyncIterator[Yielded]:
+    async def __call__(self, event: dict[str, Any]) -> AsyncGenerator[Yielded, None]:
         """Submit, or attach to, the job of this id; yield what it produces until it ends.
 
         A job that is not left to itself is stopped when this is, and ended by the reaper when this is killed.
@@ -108,7 +108,8 @@ class Handler:
         async for last in self._ending(job_id):
             yield last
         if size > service.settings.max_output_bytes:
-            yield {"error": await _patiently(_too_large, service, job_id)}
+            for said in await _patiently(_elsewhere, service, job_id):
+                yield said
 
     async def _submit(self, job_id: str, event: dict[str, Any], *, attended: bool) -> bool:
         """Accept the job under our lease; False if it is there already. Raises what Submitter.submit does."""
@@ -159,7 +160,7 @@ class Handler:
                     yield [await _patiently(_queued, service, job)]
                 await woken(1.0)
 
-    async def _ending(self, job_id: str) -> AsyncIterator[dict[str, object]]:
+    async def _ending(self, job_id: str) -> AsyncGenerator[dict[str, object], None]:
         """Wait for the last webhook to be delivered, then say how the job failed, if it did."""
         service = self._service
         deadline_s = asyncio.get_running_loop().time() + LAST_WEBHOOK_S
@@ -201,16 +202,21 @@ def _retry_if_failed(service: Service, job_id: str) -> None:
         service.submitter.retry(job)
 
 
-def _too_large(service: Service, job_id: str) -> str:
-    """Where the transcript of a job is that has more of it than the platform takes."""
+def _elsewhere(service: Service, job_id: str) -> list[dict[str, object]]:
+    """What ends the output of a job that has more of it than the platform takes.
+
+    An object among the lists: ivrit's clients, which would take what came before for the whole, fail on it.
+    """
     settings = service.settings
-    told = f"output_too_large: the transcript has more than {settings.max_output_bytes} bytes"
+    told = f"what came before is not all: the transcript has more than {settings.max_output_bytes} bytes"
     job = service.store.job(job_id)
     if job is None or not settings.public_url:
-        return f"{told}: ask for it without words, or by webhook"
+        told = f"{told}; ask for it without words, or by webhook"
+        return [{"output_too_large": told}, {"error": f"output_too_large: {told}"}]
     kept_ms = settings.retention_ms if job.retention_ms is None else job.retention_ms
     expires_ms = service.store.now_ms() + kept_ms
-    return f"{told}: it is at {link(settings.public_url, job, expires_ms, service.store.link_key())}"
+    url = link(settings.public_url, job, expires_ms, service.store.link_key())
+    return [{"output_too_large": told, "result_url": url}]
 
 
 def _page(service: Service, job: Job, after: str) -> list[tuple[str, list[Item]]]:
@@ -230,21 +236,33 @@ def _queued(service: Service, job: Job) -> dict[str, object]:
 
 
 def main() -> None:
-    """Check the settings and Redis, then serve the platform's jobs."""
+    """Check the settings, then serve the platform's jobs; the SDK has Redis and the storage checked first."""
     start_logging()
     try:
         settings = Settings.from_env()
         service = Service.build(settings)
-        service.check()
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
     handler = Handler(service)
 
-    async def transcribe(event: dict[str, Any]) -> AsyncIterator[Yielded]:
-        # The SDK looks at the function's own kind to see that it streams.
-        async for item in handler(event):
-            yield item
+    def redis_and_storage() -> None:
+        try:
+            service.check()
+        except LonghandError as error:
+            # The SDK reports this to the platform, and exits with status 1.
+            raise RuntimeError(f"{error.code}: {error}") from None
 
+    async def transcribe(event: dict[str, Any]) -> AsyncGenerator[Yielded, None]:
+        # The SDK looks at the function's own kind to see that it streams.
+        try:
+            async with contextlib.aclosing(handler(event)) as items:
+                async for item in items:
+                    yield item
+        except Exception:  # the edge of a job: the SDK would show the client a traceback
+            log.exception("handler_failed", job_id=event.get("id"))
+            yield {"error": f"{Unexpected.code}: {Unexpected()}"}
+
+    runpod.serverless.register_fitness_check(redis_and_storage)
     runpod.serverless.start(
         {
             "handler": transcribe,

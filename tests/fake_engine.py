@@ -3,8 +3,8 @@
 `slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1, `crash:1` in a way that nobody foresaw;
 `fail-once:1:FILE` fails on it until FILE exists; `hang:1:FILE` stops for ever on it until FILE exists;
 `die:1:FILE` kills its process likewise. FILE then holds the process's id. `fail-until:1:FILE` fails until
-somebody else makes FILE. `long:9000` says so many letters more in each window. The model `broken` fails
-to load.
+somebody else makes FILE. `long:9000` says so many letters more in each window, `words:200` so many words.
+The model `broken` fails to load.
 """
 
 import hashlib
@@ -41,8 +41,7 @@ class FakeEngine:
         for window in range(WINDOWS):
             on_window(window, WINDOWS)
             self._behave(work)
-            segment = _segment(audio, window, part, work.start_ms)
-            segments.append(replace(segment, text=segment.text + _more(work)))
+            segments.append(_longer(_segment(audio, window, part, work.start_ms), work))
         language = work.options.language or "he"
         return ChunkResult(work.index, tuple(segments), language, len(audio) // 16)
 
@@ -68,9 +67,11 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _more(work: ChunkWork) -> str:
-    kind, _, letters = (work.options.initial_prompt or "").partition(":")
-    return "a" * int(letters) if kind == "long" else ""
+def _longer(segment: Segment, work: ChunkWork) -> Segment:
+    kind, _, count = (work.options.initial_prompt or "").partition(":")
+    if kind == "long":
+        return replace(segment, text=segment.text + "a" * int(count))
+    return _talkative(segment, int(count)) if kind == "words" else segment
 
 
 def _segment(audio: Audio, window: int, part: int, offset_ms: int) -> Segment:
@@ -83,3 +84,10 @@ def _segment(audio: Audio, window: int, part: int, offset_ms: int) -> Segment:
         Word(f" {text[4:]}", start_ms + 1, end_ms, 0.8),
     )
     return Segment(f"{text[:4]} {text[4:]}", start_ms, end_ms, words)
+
+
+def _talkative(segment: Segment, count: int) -> Segment:
+    step_ms = (segment.end_ms - segment.start_ms) / count
+    starts = [segment.start_ms + round(step_ms * number) for number in range(count)]
+    words = [Word(f" מילה{start_ms}", start_ms, start_ms + 1, 0.9) for start_ms in starts]
+    return Segment("".join(word.text for word in words), segment.start_ms, segment.end_ms, tuple(words))
