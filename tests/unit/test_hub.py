@@ -1,4 +1,8 @@
-"""The files that RunPod's hub reads, against its publishing guide (docs.runpod.io/hub/publishing-guide)."""
+"""The files that RunPod's hub reads, against its publishing guide.
+
+docs.runpod.io/hub/publishing-guide and, for the pools, docs.runpod.io/references/gpu-types: in
+github.com/runpod/docs these are hub/publishing-guide.mdx at 05e6fc1 and references/gpu-types.mdx at ba1309b.
+"""
 
 import json
 import os
@@ -14,6 +18,22 @@ ROOT = Path(__file__).parents[2]
 HUB = ROOT / ".runpod"
 CATEGORIES = {"audio", "embedding", "language", "video", "image"}
 INPUT_TYPES = {"string", "huggingface", "number", "boolean"}
+POOLS = {
+    *("AMPERE_16", "AMPERE_24", "AMPERE_48", "AMPERE_80"),
+    *("ADA_24", "ADA_48_PRO", "ADA_80_PRO", "HOPPER_141"),
+}
+# Every field that the guide has; another one is a mistake of ours.
+HUB_FIELDS = {"title", "description", "type", "category", "iconUrl", "config"}
+CONFIG_FIELDS = {
+    *("runsOn", "containerDiskInGb", "cpuFlavor", "gpuCount", "gpuIds"),
+    *("allowedCudaVersions", "env", "presets"),
+}
+INPUT_FIELDS = {
+    *("name", "type", "description", "default", "advanced", "options"),
+    *("min", "max", "trueValue", "falseValue"),
+}
+TEST_FIELDS = {"name", "input", "timeout"}
+TEST_CONFIG_FIELDS = {"gpuTypeId", "gpuCount", "cpuFlavor", "env", "allowedCudaVersions"}
 HEAD = "# Made of worker.Dockerfile by tests/unit/test_hub.py, for RunPod's hub, which builds this one.\n"
 
 
@@ -40,10 +60,25 @@ def test_what_the_hub_requires_is_there() -> None:
     assert config["runsOn"] == "GPU"
     assert isinstance(config["containerDiskInGb"], int)
     assert isinstance(config["gpuCount"], int)
-    assert config["gpuIds"]
+    assert set(config["gpuIds"].split(",")) <= POOLS
     for name in ("handler.py", "Dockerfile"):
         assert (HUB / name).is_file()
     assert (ROOT / "README.md").is_file()
+
+
+def test_no_field_is_one_that_the_hub_does_not_know() -> None:
+    hub, tests = read("hub.json"), read("tests.json")
+    assert hub.keys() <= HUB_FIELDS
+    assert hub["config"].keys() <= CONFIG_FIELDS
+    for entry in hub["config"]["env"]:
+        assert entry.keys() in ({"key", "input"}, {"key", "value"})
+        assert entry.get("input", {}).keys() <= INPUT_FIELDS
+    assert all(preset.keys() == {"name", "defaults"} for preset in hub["config"]["presets"])
+    assert tests.keys() == {"tests", "config"}
+    assert tests["config"].keys() <= TEST_CONFIG_FIELDS
+    for case in tests["tests"]:
+        assert case.keys() <= TEST_FIELDS
+        assert isinstance(case["timeout"], int)
 
 
 def test_every_variable_is_a_setting_and_its_default_is_accepted() -> None:
