@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo up compose test test-compose test-clients check bench clean
+.PHONY: help setup demo up compose test test-compose test-clients chaos check bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test-compose: setup ## build the images and run the stack of compose.yaml; needs
 test-clients: setup ## run RunPod's and ivrit's real clients; sets them up in .clients, and writes docs/compatibility.md
 	$(BIN)/python -m tests.clients.environments
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --write-table tests/clients
+
+chaos: setup ## kill and freeze everything for MINUTES=3, and check that nothing is lost; SEED=... repeats it
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)')
 
 check: setup ## format, lint, types, import layers, requirements, container files
 	$(BIN)/ruff format --check .
