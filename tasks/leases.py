@@ -150,8 +150,10 @@ class Leases:
         Raises LeaseLost.
         """
         settings = self._settings
+        # The progress told of is a batch's, if the job is one of its recordings.
+        told_of = lease.job_id.partition(".")[0]
         while True:
-            seen_done, seen_duration, progress, now_ms = self._progress(lease.job_id, audio_ms)
+            seen_done, seen_duration, progress, now_ms = self._progress(told_of, audio_ms)
             outcome, receiver = map(
                 text,
                 self._scripts(
@@ -171,16 +173,18 @@ class Leases:
         """Where the job stands once a chunk of `audio_ms` is in, and what that was derived from."""
         with self._redis.pipeline() as pipe:
             pipe.time()
-            pipe.hmget(job_key(job_id), "done_ms", "duration_ms", "total", "announced_ms")
+            pipe.hmget(job_key(job_id), "done_ms", "duration_ms", "total", "announced_ms", "chunks_done")
             pipe.hlen(job_key(job_id, "results"))
             (seconds, micros), row, results = pipe.execute()
-        done, duration, total, announced = (text(value or b"") for value in row)
+        done, duration, total, announced, counted = (text(value or b"") for value in row)
         now_ms = seconds * 1000 + micros // 1000
         done_ms, total_ms = int(done or 0) + audio_ms, int(duration) if duration else None
         eta_ms = None
         if total_ms is not None and announced and done_ms:
             eta_ms = (now_ms - int(announced)) * max(0, total_ms - done_ms) // done_ms
-        progress = Progress(done_ms, total_ms, results + 1, int(total) if total else None, eta_ms)
+        progress = Progress(
+            done_ms, total_ms, int(counted or results) + 1, int(total) if total else None, eta_ms
+        )
         return done or "0", duration, progress, now_ms
 
     def release(self, lease: Lease, error: LonghandError | None, delay_ms: int = 0) -> str:

@@ -87,7 +87,7 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
         result_to_bytes(result),
         result.language,
         audio_ms,
-        lambda progress, now_ms: events.progressed(job.id, job.recording_id, now_ms, progress),
+        lambda progress, now_ms: events.progressed(told_of, job.recording_id, now_ms, progress),
     )
     context.bells.deliver(receiver)
     if complete:

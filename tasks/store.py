@@ -173,7 +173,7 @@ class Store:
         """Start the next run of a job that has failed; what is done is kept.
 
         Returns 'queued', 'complete' (ring assemble), 'refused' (its input was not valid) or 'other' (it has
-        not failed).
+        not failed). Of a batch, the recordings that did not succeed are done again.
         """
         return text(self._scripts("retry", job_id, self._settings.dispatch_ms))
 

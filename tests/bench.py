@@ -224,8 +224,9 @@ class Bench:
         return int(self.redis.zscore(f"lh:receiver:{RECEIVER}", delivery_id)) - self.store.now_ms()
 
     def written(self) -> list[tuple[str, str]]:
-        """Every delivery ever written about the job, in order: what it says, and its state."""
+        """Every delivery ever written about the job's run, in order: what it says, and its state."""
         count = int(self.redis.hget("lh:job:j", "seq") or 0)
-        ids = [f"evt_j_1_{number}" for number in range(1, count + 1)]
+        run = int(self.redis.hget("lh:job:j", "run"))
+        ids = [f"evt_j_{run}_{number}" for number in range(1, count + 1)]
         bodies = [unpack(self.redis.hget(f"lh:delivery:{id_}", "body")) for id_ in ids]
         return [(said(body), self.outbox.state(id_)) for id_, body in zip(ids, bodies, strict=True)]

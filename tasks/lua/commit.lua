@@ -5,8 +5,10 @@
 -- 'stale': a progress event is due, but the body was written for another state: look again and repeat.
 -- So the event and the state it reports are one step, and its bytes are made in one place (events.py).
 local job, index, now = ARGV[1], ARGV[2], now_ms()
-local row = fields(job, 'status', 'done_ms', 'duration_ms', 'progress_ms', 'progress_done_ms', 'pinned',
-  'announced_ms')
+local row = fields(job, 'status', 'pinned', 'batch')
+-- What is told of: the batch, if the job is one of its recordings.
+local told = row[3] or job
+local whole = fields(told, 'done_ms', 'duration_ms', 'progress_ms', 'progress_done_ms', 'announced_ms')
 if row[1] ~= 'running' then return {'gone', ''} end
 if not holds(job, index, ARGV[3]) or redis.call('HEXISTS', job_key(job, 'dead'), index) == 1 then
   return {'lost', ''}
@@ -15,10 +17,10 @@ if redis.call('HEXISTS', job_key(job, 'results'), index) == 1 then
   return {complete(job, now, ARGV[7]) and 'complete' or 'done', ''}
 end
 
-local before, duration = tonumber(row[2] or '0'), row[3] or ''
+local before, duration = tonumber(whole[1] or '0'), whole[2] or ''
 local done = before + ARGV[6]
-local step = done - tonumber(row[5] or '0')
-local due = row[7] and now - tonumber(row[4] or '0') >= tonumber(ARGV[9])
+local step = done - tonumber(whole[4] or '0')
+local due = whole[5] and now - tonumber(whole[3] or '0') >= tonumber(ARGV[9])
   and (duration == '' or step >= ARGV[10] * tonumber(duration))
 if due and (ARGV[11] ~= tostring(before) or ARGV[12] ~= duration) then return {'stale', ''} end
 
@@ -27,8 +29,12 @@ redis.call('SADD', job_key(job, 'workers'), ARGV[14])
 redis.call('SREM', job_key(job, 'inflight'), index)
 redis.call('ZREM', job_key(job, 'pending'), index)
 drop_lease(job, 'transcribe', index)
-redis.call('HSET', job_key(job), 'done_ms', done)
-if row[6] ~= '1' and ARGV[5] ~= '' then
+redis.call('HINCRBY', job_key(job), 'done_ms', ARGV[6])
+if row[3] then
+  redis.call('HINCRBY', job_key(told), 'done_ms', ARGV[6])
+  redis.call('HINCRBY', job_key(told), 'chunks_done', 1)
+end
+if row[2] ~= '1' and ARGV[5] ~= '' then
   redis.call('HSET', job_key(job), 'pinned', 1, 'language', ARGV[5])
 end
 local audio = audio_key(redis.call('HGET', job_key(job), 'account'), now)
@@ -39,7 +45,7 @@ emit(job)
 wake(job)
 local receiver
 if due then
-  redis.call('HSET', job_key(job), 'progress_ms', now, 'progress_done_ms', done)
-  receiver = post(job, 'progress', ARGV[13], now, ARGV[8])
+  redis.call('HSET', job_key(told), 'progress_ms', now, 'progress_done_ms', done)
+  receiver = post(told, 'progress', ARGV[13], now, ARGV[8])
 end
 return {complete(job, now, ARGV[7]) and 'complete' or 'done', receiver or ''}

@@ -21,7 +21,7 @@ write(job, unpack(ARGV, 8))
 redis.call('ZADD', 'lh:jobs', now, job)
 if ARGV[4] ~= '' then
   local rows = cjson.decode(ARGV[4])
-  redis.call('HSET', job_key(job), 'parts', #rows, 'open', #rows)
+  redis.call('HSET', job_key(job), 'parts', #rows, 'open', #rows, 'unplanned', #rows)
   for part, row in ipairs(rows) do
     local pairs_of_row = {'batch', job, 'part', part - 1}
     for name, value in pairs(row) do

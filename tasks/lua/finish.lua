@@ -5,7 +5,7 @@
 -- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's. The parts of a batch
 -- end with it; once the last of them has ended by itself, the reaper rings for the batch to be assembled.
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
-local row = fields(job, 'status', 'announced_ms', 'parts', 'batch', 'part', 'retention_ms')
+local row = fields(job, 'status', 'announced_ms', 'parts', 'batch', 'part', 'retention_ms', 'sealed', 'done_ms')
 local retention_ms = row[6] or ARGV[10]
 -- Audio goes when its job has succeeded, else with everything else of the job.
 local sweep_ms = status == 'succeeded' and now or now + retention_ms
@@ -63,6 +63,7 @@ end
 wake(job)
 
 if not in_batch then return {1, receivers} end
+if row[7] ~= '1' then planned(batch, redis.call('HLEN', job_key(job, 'results')), row[8] or '0') end
 redis.call('XADD', job_key(batch, 'events'), '*', 'kind', 'end', 'part', row[5])
 wake(batch)
 if redis.call('HINCRBY', job_key(batch), 'open', -1) > 0 then return {1, receivers} end

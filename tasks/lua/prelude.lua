@@ -89,6 +89,16 @@ local function workable(job)
   return row[1] == 'running' or (row[1] == 'queued' and row[2] == '1')
 end
 
+-- A recording of a batch has its plan, or will never have one: once each has, the length of all is known.
+local function planned(batch, total, duration_ms)
+  local key = job_key(batch)
+  local chunks = redis.call('HINCRBY', key, 'planned', total)
+  local sum_ms = redis.call('HINCRBY', key, 'planned_ms', duration_ms)
+  if redis.call('HINCRBY', key, 'unplanned', -1) == 0 then
+    redis.call('HSET', key, 'total', chunks, 'duration_ms', sum_ms)
+  end
+end
+
 local function holds(job, unit, fence)
   return redis.call('HGET', job_key(job, 'leases'), unit) == fence
 end

@@ -6,6 +6,8 @@ if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' en
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
 if redis.call('HLEN', job_key(job, 'chunks')) ~= tonumber(ARGV[3]) then return 'changed' end
 redis.call('HSET', job_key(job), 'sealed', 1, 'total', ARGV[3], 'duration_ms', ARGV[4], 'warnings', ARGV[5])
+local batch = redis.call('HGET', job_key(job), 'batch')
+if batch then planned(batch, ARGV[3], ARGV[4]) end
 drop_lease(job, 'ingest', 'ingest')
 -- The reaper may have put this attempt's work back in line meanwhile.
 redis.call('ZREM', 'lh:ready:ingest', job)

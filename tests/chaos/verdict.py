@@ -22,7 +22,7 @@ ENDS: dict[Kind, tuple[tuple[str, ...], ...]] = {
     Kind.MISSING: (("FAILED",),),
     Kind.SLOW: (("FAILED",),),
 }
-CODES = {Kind.RETRY: "chunk_failed", Kind.MISSING: "download_failed", Kind.SLOW: "execution_timeout"}
+CODES = {Kind.RETRY: "chunk_failed", Kind.MISSING: "source_refused", Kind.SLOW: "execution_timeout"}
 # What a webhook says of a run that ended so.
 TOLD = {"COMPLETED": "completed", "FAILED": "transcription_failed", "CANCELLED": "transcription_failed"}
 

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tasks import endings
 from tasks.errors import NotMedia
 from tasks.job import Request
 from tasks.leases import ASSEMBLE, INGEST
-from tests.bench import NEW, Bench, chunk
+from tests.bench import HOOK, NEW, RECEIVER, Bench, chunk
 from tests.conftest import KEY, Eventually, Receiver, Stack
 
 
@@ -44,7 +45,11 @@ def test_every_recording_is_transcribed_and_its_items_bear_its_index(
         assert entries(shown["output"], "progress", index)[-1]["data"]["step_fraction"] == 1.0
     assert shown["duration"] == pytest.approx(32.0)
     eventually(lambda: receiver.statuses("both")[-1:] == ["completed"])
-    assert receiver.statuses("both") == ["transcribing", "completed"]
+    assert receiver.statuses("both") == ["transcribing"] * (len(receiver.statuses("both")) - 1) + [
+        "completed"
+    ]
+    shares = [body["progress"]["fraction"] for body in receiver.bodies("both")[1:-1]]
+    assert shares == sorted(shares, key=lambda share: share or 0)
     told = receiver.bodies("both")[-1]
     assert told["job_id"] == job_id
     assert [(source["index"], source["duration"]) for source in told["sources"]] == [(0, 21.0), (1, 11.0)]
@@ -160,9 +165,98 @@ def end_part(bench: Bench, part: str) -> None:
     assert bench.store.finish(part, ending)[0]
 
 
-def test_a_batch_is_not_retried(parts: Bench) -> None:
-    parts.store.finish("j", endings.failed("j", "", parts.store.now_ms(), NotMedia("bad")))
-    assert parts.store.retry("j") == "other"
+def fail(bench: Bench) -> None:
+    assert bench.store.finish("j", endings.failed("j", "", bench.store.now_ms(), NotMedia("bad")))[0]
+
+
+def succeed(bench: Bench, part: str) -> None:
+    job = bench.job(part)
+    assert job.request
+    transcript = bench.store.transcript(job)
+    ending = endings.succeeded(job, job.request, transcript, "multi", bench.store.now_ms())
+    assert bench.store.finish(part, ending)[0]
+
+
+def told(bench: Bench) -> list[tuple[int | None, int]]:
+    return [(event.part, event.index) for event in bench.store.events("j")]
+
+
+def test_the_next_run_of_a_batch_keeps_what_succeeded(parts: Bench) -> None:
+    run_part(parts, "j.0")
+    succeed(parts, "j.0")
+    fail(parts)
+    assert parts.store.retry("j") == "queued"
+    assert told(parts) == [(0, 0), (0, -1)]
+    assert parts.job("j.0").status == "succeeded"
+    assert all(parts.redis.pttl(key) == -1 for key in parts.redis.scan_iter("lh:job:j.0*"))
+    assert parts.leases.hand_out_ingests() == ["j.1"]
+    run_part(parts, "j.1")
+    succeed(parts, "j.1")
+    assert told(parts) == [(0, 0), (0, -1), (1, 0), (1, -1)]
+    assert parts.leases.reap().assemble == ["j"]
+    assert parts.claim(ASSEMBLE, ASSEMBLE)
+
+
+def test_the_next_run_of_a_batch_keeps_the_chunks_of_what_did_not(parts: Bench) -> None:
+    run_part(parts, "j.0")
+    fail(parts)
+    assert parts.store.retry("j") == "queued"
+    assert told(parts) == [(0, 0)]
+    assert parts.claim(ASSEMBLE, ASSEMBLE, "j.0"), "all its chunks were done"
+    assert parts.leases.hand_out_ingests() == ["j.1"]
+
+
+def test_a_batch_of_which_all_was_done_is_only_assembled_again(parts: Bench) -> None:
+    for part in ("j.0", "j.1"):
+        run_part(parts, part)
+        succeed(parts, part)
+    fail(parts)
+    assert parts.store.retry("j") == "complete"
+    assert parts.claim(ASSEMBLE, ASSEMBLE)
+
+
+def test_the_progress_of_a_batch_is_that_of_all_its_recordings(bench: Bench) -> None:
+    requests_ = tuple(Request(f"https://a.test/{n}", "multi", index=n) for n in range(3))
+    assert bench.store.create(replace(NEW, parts=requests_, webhook_url=HOOK, receiver=RECEIVER))
+    ingests = [bench.claim(INGEST, INGEST, f"j.{part}") for part in range(3)]
+    bench.announce("j.1")
+    for part, ingest in enumerate(ingests[:2]):
+        for index in range(2):
+            bench.leases.add_chunk(ingest, chunk(index))
+        bench.transcribe_of(f"j.{part}", 0)
+    for ingest in ingests[:2]:
+        bench.leases.seal(ingest, 2, 2000, "[]")
+    end_part(bench, "j.2")
+    bench.transcribe_of("j.0", 1)
+    assert [what for what, _ in bench.written()] == [
+        "transcribing",
+        "progress 1 of None",
+        "progress 2 of None",
+        "progress 3 of 4.0",
+    ]
+    fail(bench)
+    assert bench.store.retry("j") == "queued"
+    assert bench.claim(INGEST, INGEST, "j.2")
+    bench.announce("j.0")
+    bench.transcribe_of("j.1", 1)
+    # The third begins again: the length is not known any more.
+    assert bench.written()[-1][0] == "progress 4 of None"
+
+
+def test_a_failed_batch_is_tried_again(stack: Stack, receiver: Receiver, eventually: Eventually) -> None:
+    job_input = batch(stack, receiver, "again", [61, 11], transcribe_args={"initial_prompt": "slow:200"})
+    job_id = stack.client.submit(job_input)
+    eventually(lambda: len(stack.store.events(job_id)) > 2, 40)
+    ending = endings.failed(job_id, "again", stack.store.now_ms(), NotMedia("bad"))
+    assert stack.store.finish(job_id, ending)[0]
+    answer = stack.client.request("POST", f"retry/{job_id}", json={})
+    assert answer.json() == {"id": job_id, "status": "IN_QUEUE"}
+    shown = eventually(lambda: stack.ended(job_id), 60)
+    assert shown["status"] == "COMPLETED"
+    for index, seconds in ((0, 61), (1, 11)):
+        alone = stack.client.submit(stack.input(receiver, f"again{index}", seconds))
+        single = eventually(functools.partial(stack.ended, alone), 40)
+        assert segments(shown["output"], index) == segments_of(single["output"])
 
 
 def test_a_batch_runs_with_its_first_part_and_is_assembled_after_its_last(parts: Bench) -> None:
