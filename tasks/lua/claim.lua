@@ -4,10 +4,11 @@
 -- fails the job), or 'complete' (a worn chunk was given up and was the last: ring assemble).
 local job, stage, unit, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now, leases = now_ms(), job_key(job, 'leases')
-local row = fields(job, 'status', 'execution_timeout_ms')
+local row = fields(job, 'status', 'execution_timeout_ms', 'parts')
 local status = row[1]
 -- A batch whose recordings were all done before is queued until it is assembled.
-if not workable(job) and not (status == 'queued' and stage ~= 'transcribe') then return {'gone'} end
+local begins = stage == 'ingest' or (stage == 'assemble' and row[3])
+if not workable(job) and not (status == 'queued' and begins) then return {'gone'} end
 if stage == 'transcribe' then
   if redis.call('HEXISTS', job_key(job, 'results'), unit) == 1 then return {'done'} end
   if redis.call('HEXISTS', job_key(job, 'dead'), unit) == 1 then return {'dead'} end
