@@ -177,11 +177,11 @@ async def _submit(
     request: Request, service: Service, endpoint: str, body: dict[str, Any], job_id: str
 ) -> None:
     limits = parse_policy(body.get("policy"), service.settings, endpoint)
+    account = request.state.account
     try:
-        callback = parse_callback(body.get("webhook"), body["input"], service.settings, endpoint)
+        callback = parse_callback(body.get("webhook"), body["input"], service.settings, account, endpoint)
     except LonghandError as error:
         raise problems.bad_request(f"webhook: {error}", error.code) from None
-    account = request.state.account
     try:
         await run_in_threadpool(
             service.submitter.submit, job_id, body["input"], endpoint, account, limits, callback=callback

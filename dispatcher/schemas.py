@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from dispatcher.recordings import is_upload, without_blobs
 from tasks.endpoints import Dialect, Endpoint
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
-from tasks.guard import check_url, origin
+from tasks.guard import check_url, receiver_of
 from tasks.job import VAD_PARAMETERS, Callback, Options, Request
 from tasks.model_names import check_language
 from tasks.settings import Settings
@@ -86,10 +86,6 @@ class Contact:
     webhook_url: str = ""
     recording_id: str = ""
 
-    @property
-    def receiver(self) -> str:
-        return origin(self.webhook_url) if self.webhook_url else ""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -135,7 +131,9 @@ def parse_contact(raw: object, settings: Settings, endpoint: str = "") -> Contac
     return contact
 
 
-def parse_callback(url: object, raw: object, settings: Settings, endpoint: str = "") -> Callback | None:
+def parse_callback(
+    url: object, raw: object, settings: Settings, account: str, endpoint: str = ""
+) -> Callback | None:
     """Read `webhook` of /run, beside its `input`; raises InvalidInput or AddressRefused."""
     if url is None or url == "":
         return None
@@ -144,7 +142,7 @@ def parse_callback(url: object, raw: object, settings: Settings, endpoint: str =
     if not isinstance(url, str) or not _encodable([url, told]):
         raise InvalidInput("it must be an address, such as https://example.com/hook")
     check_url(url, settings.policy(endpoint))
-    return Callback(url, origin(url), json.dumps(told, ensure_ascii=False))
+    return Callback(url, receiver_of(account, url), json.dumps(told, ensure_ascii=False))
 
 
 def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:

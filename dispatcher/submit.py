@@ -14,6 +14,7 @@ from tasks import endings
 from tasks.app import Doorbells
 from tasks.blobs import Blobs
 from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError, QueueFull, QuotaExceeded
+from tasks.guard import receiver_of
 from tasks.job import BLOB_SCHEME, UPLOAD_SCHEME, Callback, Job, NewJob, Request
 from tasks.settings import Settings
 from tasks.store import QUEUED, Store
@@ -76,7 +77,7 @@ class Submitter:
             limits.low_priority,
             contact.webhook_url,
             contact.recording_id,
-            contact.receiver,
+            receiver_of(account, contact.webhook_url) if contact.webhook_url else "",
             callback,
             defaults.retention_ms if defaults else None,
         )

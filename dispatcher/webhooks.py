@@ -16,7 +16,7 @@ from dispatcher.submit import JOB_ID
 from tasks import events
 from tasks.endings import batch_body, completed_body
 from tasks.errors import LonghandError
-from tasks.guard import check_url, origin
+from tasks.guard import check_url, receiver_of
 from tasks.job import Job, Status
 from tasks.links import verify
 from tasks.outbox import STATES
@@ -107,8 +107,9 @@ def _shown(service: Service, delivery_id: str, account: str) -> dict[str, object
 
 def _test(service: Service, delivery_id: str, account: str, endpoint: str, url: str) -> None:
     body = events.tried(service.store.now_ms())
-    service.outbox.test(delivery_id, account, endpoint, url=url, receiver=origin(url), body=body)
-    service.submitter.ring(origin(url))
+    receiver = receiver_of(account, url)
+    service.outbox.test(delivery_id, account, endpoint, url=url, receiver=receiver, body=body)
+    service.submitter.ring(receiver)
 
 
 def _key_and_time(service: Service) -> tuple[bytes, int]:

@@ -169,6 +169,11 @@ def origin(url: str) -> str:
     return f"{scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")
 
 
+def receiver_of(account: str, url: str) -> str:
+    """Who takes an account's webhooks at a URL: others' failures at the same host are not its own."""
+    return f"{account}|{origin(url)}"
+
+
 def host_of(url: str) -> str:
     """The host of a URL; raises InvalidInput where it cannot be read."""
     return _parts(url)[0]

@@ -54,7 +54,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A delivery as people read about it: of its URL no more than the receiver, for the rest may be secret.
+    """A delivery as people read about it: scheme, host and port of its URL, the rest may be secret.
 
     `due_ms` is None unless it is its turn, `settled_ms` until it is over.
     """
@@ -148,7 +148,7 @@ class Outbox:
         job_id, kind, receiver, state = map(text, row[1:5])
         due_ms = self._redis.zscore(f"lh:receiver:{receiver}", delivery_id)
         return Entry(
-            *(delivery_id, job_id, kind, receiver, state),  # type: ignore[arg-type]
+            *(delivery_id, job_id, kind, receiver.rpartition("|")[2], state),  # type: ignore[arg-type]
             *(int(row[5]), int(row[6])),
             int(due_ms) if due_ms is not None else None,
             int(row[7]) if row[7] is not None else None,

@@ -102,7 +102,7 @@ def test_a_recording_that_came_along_is_never_in_redis(
 
 def test_what_the_callback_repeats_is_without_recordings() -> None:
     raw = {"blob": "QQ==", "type": "blob", "transcribe_args": {"blob": ["QQ=="], "language": "he"}}
-    callback = parse_callback("https://hooks.test/a", raw, Settings())
+    callback = parse_callback("https://hooks.test/a", raw, Settings(), "us")
     assert callback
     assert json.loads(callback.input) == {"type": "blob", "transcribe_args": {"language": "he"}}
     assert raw["transcribe_args"] == {"blob": ["QQ=="], "language": "he"}, "what came stays as it is"

@@ -75,8 +75,8 @@ def hurry(stack: Stack, receiver: Receiver, job_id: str) -> dict[str, Any]:
     """The job's callback, made due if it waits."""
     (entry,) = stack.client.webhooks(job_id=job_id)
     if entry["state"] == "waiting":
-        stack.redis.zadd(f"lh:receiver:{receiver.url}", {entry["id"]: 1}, xx=True)
-        stack.redis.zadd("lh:receivers", {receiver.url: 1})
+        stack.redis.zadd(f"lh:receiver:tests|{receiver.url}", {entry["id"]: 1}, xx=True)
+        stack.redis.zadd("lh:receivers", {f"tests|{receiver.url}": 1})
     return entry
 
 

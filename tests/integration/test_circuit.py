@@ -238,6 +238,16 @@ def test_by_hand_an_open_circuit_is_probed(line: Line) -> None:
     assert line.claim() is not None
 
 
+def test_a_test_is_sent_at_once_to_a_receiver_whose_circuit_is_open(line: Line) -> None:
+    line.add(4)
+    for _ in range(3):
+        line.attempt("down")
+    line.bench.outbox.test("test_1", "us", "longhand", url=HOOK, receiver=RECEIVER, body="{}")
+    delivery = line.claim()
+    assert delivery is not None
+    assert delivery.id == "test_1"
+
+
 def test_by_hand_it_is_this_one_that_probes(line: Line) -> None:
     line.add(6)
     for _ in range(3):

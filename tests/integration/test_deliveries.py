@@ -16,6 +16,7 @@ import requests
 from click.testing import CliRunner, Result
 
 from dispatcher.cli import main
+from dispatcher.client import Client
 from tasks import events
 from tasks.guard import origin
 from tasks.job import NewJob
@@ -191,6 +192,21 @@ def test_a_body_without_end_in_the_answer_is_not_read(stack: Stack, eventually: 
     with odd(endless) as receiver:
         id_ = announce(stack, receiver.url)
         eventually(lambda: state(stack, id_) == "delivered")
+
+
+def test_who_fails_for_one_account_is_there_for_another(
+    stack: Stack, receiver: Receiver, eventually: Eventually
+) -> None:
+    receiver.answers += [500] * 6
+    failing = [stack.client.test_webhook(f"{receiver.url}/mine")["id"] for _ in range(6)]
+    eventually(lambda: all(state(stack, id_) == "dead" for id_ in failing))
+    base = f"{stack.machine.url}/v2/longhand"
+    circuits = list(stack.redis.scan_iter(f"lh:circuit:*{receiver.url}"))
+    assert circuits == [f"lh:circuit:tests|{receiver.url}".encode()]
+    assert stack.redis.hget(circuits[0], "opened") is not None
+    told = Client(base, OTHERS_KEY).test_webhook(f"{receiver.url}/theirs")
+    eventually(lambda: state(stack, told["id"]) == "delivered")
+    assert stack.client.webhook(failing[0])["receiver"] == receiver.url
 
 
 def test_a_circuit_opens_in_the_worker_too(stack: Stack, eventually: Eventually) -> None:
