@@ -66,7 +66,7 @@ def _direct_s(settings: Settings, engine: Engine) -> float:
         blob = BytesIO()
         write_flac(blob, samples)
         work = ChunkWork(index, span.start_ms, settings.model, Options(language="en"))
-        engine.transcribe(load(blob.getvalue()), work, lambda _done, _total: None)
+        engine.transcribe(load(blob.getvalue()), work, lambda *_: None)
     return time.perf_counter() - started_s
 
 

@@ -39,6 +39,7 @@ JOB = _object(
         "language": TEXT,
         "model": TEXT,
         "warnings": _list(TEXT),
+        "gaps": _list(_object({"start": NUMBER, "end": NUMBER, "code": TEXT}, {"index": WHOLE})),
         "error": {**TEXT, "description": "of a job that is FAILED"},
         "code": {**TEXT, "description": "stable, of the same"},
     },

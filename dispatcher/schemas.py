@@ -55,6 +55,7 @@ class Source(BaseModel):
     recording_id: str | None = Field(None, max_length=MAX_RECORDING_ID)
     chunk_seconds: float | None = Field(None, ge=MIN_CHUNK_S, le=MAX_CHUNK_S)
     stream_format: Dialect | None = None
+    allow_gaps: bool = False
 
 
 class TranscribeArgs(Source):
@@ -181,6 +182,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         model=model,
         options=options,
         streaming=given.streaming,
+        allow_gaps=given.allow_gaps or args.allow_gaps,
         extra_data=args.output_options.extra_data,
         chunk_ms=round(seconds * 1000) if seconds else None,
         dialect=dialect,

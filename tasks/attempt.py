@@ -17,6 +17,7 @@ from tasks.errors import (
     UnknownModel,
 )
 from tasks.heartbeat import Heartbeat
+from tasks.job import Job, Request
 from tasks.leases import Lease, Refused
 
 log = structlog.get_logger()
@@ -96,13 +97,16 @@ def _give_back(context: Context, lease: Lease, error: LonghandError) -> None:
         context.bells.assemble(lease.job_id)
 
 
-def dead_chunks_error(context: Context, job_id: str) -> ChunkFailed | None:
-    """Names the spans that could not be transcribed, or None where there are none."""
-    dead = context.store.dead(job_id)
-    if not dead:
+def dead_chunks_error(context: Context, job: Job, request: Request) -> ChunkFailed | None:
+    """Names the spans that could not be transcribed, or None where there are none, or may be some.
+
+    A job of which nothing could be transcribed has failed whatever it allows.
+    """
+    dead = context.store.dead(job.id)
+    if not dead or (request.allow_gaps and len(dead) < (job.total or 0)):
         return None
     index, reason = min(dead.items())
-    chunk = context.store.chunk(job_id, index)
+    chunk = context.store.chunk(job.id, index)
     span = f"{chunk.start_ms / 1000:.0f} s to {chunk.end_ms / 1000:.0f} s" if chunk else "?"
     more = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
     return ChunkFailed(f"chunk {index} ({span}){more} could not be transcribed: {reason}")

@@ -43,6 +43,7 @@ def batch_body(job: Job, heard: list[tuple[Job, Transcript]], now_ms: int) -> st
         if part.status is Status.SUCCEEDED and part.request:
             wire += [{**segment, "index": part.part} for segment in _wire(part.request, transcript)]
             about |= {"language": transcript.language, "duration": transcript.duration_ms / 1000}
+            about |= _gaps(transcript)
         else:
             about |= {"error": part.error, "code": part.code}
         sources.append(about)
@@ -56,7 +57,7 @@ def succeeded(
     body = completed_body(job, request, transcript, now_ms)
     if link and len(body) > link.above_bytes:
         body = events.completed_elsewhere(job.id, job.recording_id, now_ms, transcript, link.url)
-    return _succeeded(body, {"language": transcript.language, "model": model})
+    return _succeeded(body, {"language": transcript.language, "model": model, **_gaps(transcript)})
 
 
 def batch_succeeded(
@@ -67,7 +68,17 @@ def batch_succeeded(
     if link and len(body) > link.above_bytes:
         body = events.completed_elsewhere(job.id, job.recording_id, now_ms, outline, link.url)
     meta = {"language": outline.language, "model": model, "duration": outline.duration_ms / 1000}
-    return _succeeded(body, meta)
+    gaps = [
+        {"index": part.part, **gap.to_wire()}
+        for part, transcript in heard
+        if part.status is Status.SUCCEEDED
+        for gap in transcript.gaps
+    ]
+    return _succeeded(body, meta | ({"gaps": gaps} if gaps else {}))
+
+
+def _gaps(transcript: Transcript) -> dict[str, object]:
+    return {"gaps": [gap.to_wire() for gap in transcript.gaps]} if transcript.gaps else {}
 
 
 def _succeeded(body: str, meta: Mapping[str, object]) -> Ending:

@@ -30,17 +30,21 @@ MAX_WORD_MS = 3_000
 
 Audio = NDArray[np.float32]
 Window = tuple[Span, ...]
-OnWindow = Callable[[int, int], None]
+OnWindow = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkWork:
-    """What to do with a chunk that starts at `start_ms` of its recording; `model` "" is the default one."""
+    """What to do with a chunk that starts at `start_ms` of its recording; `model` "" is the default one.
+
+    `batch_size` windows are decoded together at most; None: as many as the settings say.
+    """
 
     index: int
     start_ms: int
     model: str
     options: Options
+    batch_size: int | None = None
 
 
 class Engine(Protocol):
@@ -52,8 +56,8 @@ class Engine(Protocol):
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         """Transcribe 16 kHz mono samples in [-1, 1].
 
-        `on_window(done, total)` is called before the first window and after each batch; what it raises
-        ends the work.
+        `on_window(done, total, next)` is called before each batch of windows, of which it has `next`, and at
+        the end; what it raises ends the work.
         """
 
 
@@ -104,7 +108,8 @@ class FasterWhisperEngine:
         with _named_failures():
             language = options.language or model.detect_language(speech_of(audio, windows[0]))
         options = replace(options, language=language)
-        words = self._decode(model, audio, windows, options, on_window)
+        batch_size = work.batch_size or self._settings.batch_size
+        words = self._decode(model, audio, windows, options, on_window, batch_size=batch_size)
         segments = segments_from_words(words)
         return ChunkResult(
             index=work.index,
@@ -147,6 +152,8 @@ class FasterWhisperEngine:
         windows: Sequence[Window],
         options: Options,
         on_window: OnWindow,
+        *,
+        batch_size: int,
     ) -> list[Word]:
         """Decode all windows in batches, in smaller ones from the first that does not fit in memory."""
         from tasks.whisper import speech_of  # noqa: PLC0415 - loads CTranslate2
@@ -154,8 +161,7 @@ class FasterWhisperEngine:
         words: list[Word] = []
         pending = list(windows)
         done = 0
-        batch_size = self._settings.batch_size
-        on_window(done, len(pending))
+        on_window(done, len(pending), min(batch_size, len(pending)))
         while pending:
             batch = pending[:batch_size]
             try:
@@ -174,7 +180,7 @@ class FasterWhisperEngine:
                 words += kept
                 pending += rest
             done += len(batch)
-            on_window(done, done + len(pending))
+            on_window(done, done + len(pending), min(batch_size, len(pending)))
         return sorted(words, key=lambda word: word.start_ms)
 
 

@@ -69,8 +69,8 @@ def completed(
 ) -> str:
     """Body of the event that carries the transcript, `transcription` being its wire segments.
 
-    `sources` are the recordings of a batch: what is known of each, or its error. `warnings` is there only
-    where there are any: a file that was cut off, or damaged.
+    `sources` are the recordings of a batch: what is known of each, or its error. `warnings` are there only
+    where there are any: a file that was cut off, or damaged. So are `gaps`, where the client allowed them.
     """
     more = {} if sources is None else {"sources": sources}
     return _completed(job_id, recording_id, now_ms, transcript, transcription=transcription, **more)
@@ -78,6 +78,7 @@ def completed(
 
 def _completed(job_id: str, recording_id: str, now_ms: int, transcript: Transcript, **content: object) -> str:
     warnings = {"warnings": transcript.warnings} if transcript.warnings else {}
+    gaps = {"gaps": [gap.to_wire() for gap in transcript.gaps]} if transcript.gaps else {}
     return _body(
         job_id,
         recording_id,
@@ -87,6 +88,7 @@ def _completed(job_id: str, recording_id: str, now_ms: int, transcript: Transcri
         duration=transcript.duration_ms / 1000,
         **content,
         **warnings,
+        **gaps,
     )
 
 

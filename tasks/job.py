@@ -91,6 +91,8 @@ class Request:
     index: int | None = None
     # End the stream of a job that fails with an item that ivrit's clients cannot read.
     poison: bool = False
+    # Succeed although a part could not be transcribed.
+    allow_gaps: bool = False
 
     @property
     def language(self) -> str:

@@ -5,7 +5,7 @@ attempt, and the fence that comes with the lease is what lets that attempt, and 
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -24,6 +24,13 @@ MAX_TTL_MS = 7 * 24 * 3600 * 1000
 
 INGEST, TRANSCRIBE, ASSEMBLE = "ingest", "transcribe", "assemble"
 
+# So many deaths in a row in the same window are no bad luck.
+POISON_DEATHS = 3
+# In place of the time that a lease has left: the process has none, or the job has ended.
+GONE, ENDED = -1, -2
+# Number of the first and the last window that are being decoded, from 0.
+Windows = tuple[int, int]
+
 
 class Beat(Enum):
     """What a heartbeat learns: go on, another attempt took over, or the job has ended."""
@@ -35,12 +42,16 @@ class Beat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write one unit of a job's work: the stage itself, or a chunk's index."""
+    """The right to write one unit of a job's work: the stage itself, or a chunk's index.
+
+    `deaths`: how many processes in a row died in the same window of this chunk.
+    """
 
     job_id: str
     stage: str
     unit: str
     fence: str
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +104,15 @@ class Leases:
         )
         if answer[0] != b"ok":
             return Refused(text(answer[0]))
-        return Lease(job_id, stage, unit, text(answer[1]))
+        return Lease(job_id, stage, unit, text(answer[1]), int(answer[2]))
 
-    def beat(self, lease: Lease, done_ms: int = 0) -> Beat:
-        """Renew a lease, and say how much of a chunk's audio is transcribed."""
-        settings = self._settings
+    def beat(self, lease: Lease, done_ms: int = 0, windows: Windows | None = None) -> Beat:
+        """Renew a lease, and say how much of a chunk's audio is transcribed, and which windows are next."""
         return Beat(
             self._scripts(
-                "beat", lease.job_id, lease.stage, lease.unit, lease.fence, settings.lease_ms, done_ms
+                "beat",
+                *(lease.job_id, lease.stage, lease.unit, lease.fence, self._settings.lease_ms, done_ms),
+                f"{windows[0]} {windows[1]}" if windows else "",
             )
         )
 
@@ -202,9 +214,18 @@ class Leases:
             )
         )
 
-    def hand_back(self, workers: list[str]) -> int:
-        """Give back, uncharged, what worker processes of these names have in hand; how many units it was."""
-        return int(self._scripts("hand_back", *workers))
+    def hand_back(self, workers: Sequence[str], *, died: bool = False) -> tuple[int, list[str]]:
+        """Give back what worker processes of these names have in hand; nobody is charged, unless they `died`.
+
+        Returns how many units it was, and the jobs to ring assemble for.
+        """
+        deaths = POISON_DEATHS if died else 0
+        count, jobs = self._scripts("hand_back", deaths, self._settings.dispatch_ms, *workers)
+        return int(count), [text(job_id) for job_id in jobs]
+
+    def look(self, held: Sequence[tuple[str, str, str, str]]) -> list[int]:
+        """How units stand: ms until the lease is over, or GONE, or ENDED. Each: job, stage, unit, process."""
+        return [int(state) for state in self._scripts("look", *(name for unit in held for name in unit))]
 
     def hand_out_ingests(self) -> list[str]:
         """Jobs whose ingest is to be rung for, now that there are free slots."""

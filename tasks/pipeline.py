@@ -18,7 +18,7 @@ from tasks.errors import InvalidInput, LeaseLost
 from tasks.heartbeat import Heartbeat
 from tasks.ingest import ingest_recording
 from tasks.job import Job, Request
-from tasks.leases import Lease
+from tasks.leases import POISON_DEATHS, Lease
 from tasks.links import link
 from tasks.model_names import model_of
 from tasks.transcript import result_to_bytes
@@ -73,12 +73,16 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
     context.bells.deliver(
         context.store.announce(job.id, events.transcribing(told_of, job.recording_id, context.store.now_ms()))
     )
-    work = ChunkWork(index, chunk.start_ms, model, replace(request.options, language=job.language or None))
+    options = replace(request.options, language=job.language or None)
+    # The next death would make it poison: one window at a time, it may fit, and else shows which one it is.
+    batch_size = 1 if lease.deaths >= POISON_DEATHS - 1 else None
+    work = ChunkWork(index, chunk.start_ms, model, options, batch_size)
     audio = load(context.blobs.get(chunk.blob))
     audio_ms = chunk.end_ms - chunk.start_ms
 
-    def on_window(done: int, total: int) -> None:
-        heartbeat.advance(audio_ms * done // max(1, total))
+    def on_window(done: int, total: int, following: int) -> None:
+        windows = (done, done + following - 1) if following else None
+        heartbeat.advance(audio_ms * done // max(1, total), windows)
 
     result = engine.transcribe(audio, work, on_window)
     heartbeat.expect(PATIENCE_MS)
@@ -102,7 +106,7 @@ def assemble(self: Stage, job_id: str) -> str:
 
     def work(lease: Lease, _heartbeat: Heartbeat) -> None:
         job, request = _job_and_request(context, job_id)
-        if error := dead_chunks_error(context, job_id):
+        if error := dead_chunks_error(context, job, request):
             fail_job(context, job_id, error)
             return
         model, now_ms = model_of(request.model, context.settings), context.store.now_ms()

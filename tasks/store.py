@@ -7,7 +7,7 @@ module knows a key of Redis.
 import json
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -22,7 +22,7 @@ from tasks.job import Callback, Job, NewJob, Request, Status
 from tasks.redis_check import check_redis
 from tasks.scripts import Scripts, pack, text, unpack
 from tasks.settings import Settings
-from tasks.transcript import ChunkResult, Transcript, merge, result_from_bytes
+from tasks.transcript import ChunkResult, Gap, Transcript, merge, result_from_bytes
 
 WAKE_CHANNEL = "lh:wake"
 READERS_PAGE = 200
@@ -201,7 +201,15 @@ class Store:
 
     def transcript(self, job: Job) -> Transcript:
         """What there is of a recording, put together."""
-        return merge(self.results(job.id), duration_ms=job.duration_ms or 0, warnings=job.warnings)
+        heard = merge(self.results(job.id), duration_ms=job.duration_ms or 0, warnings=job.warnings)
+        return replace(heard, gaps=self.gaps(job.id))
+
+    def gaps(self, job_id: str) -> tuple[Gap, ...]:
+        """The spans of the chunks that were given up, in order."""
+        dead = sorted(self.dead(job_id).items())
+        # A reason begins with its code.
+        found = ((self.chunk(job_id, index), reason.partition(":")[0]) for index, reason in dead)
+        return tuple(Gap(chunk.start_ms, chunk.end_ms, code) for chunk, code in found if chunk)
 
     def dead(self, job_id: str) -> dict[int, str]:
         """The chunks that were given up, and why."""
@@ -273,6 +281,7 @@ def _row(new: NewJob, request: Request | None) -> dict[str, str | int]:
         "recording_id": new.recording_id or new.id,
         "language": request.language if request else "",
         "pinned": int(bool(request and request.pinned)),
+        "allow_gaps": int(bool(request and request.allow_gaps)),
     }
 
 

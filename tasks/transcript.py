@@ -44,13 +44,26 @@ class ChunkResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch that could not be transcribed, and the stable code of the reason."""
+
+    start_ms: int
+    end_ms: int
+    code: str
+
+    def to_wire(self) -> dict[str, object]:
+        return {"start": self.start_ms / 1000, "end": self.end_ms / 1000, "code": self.code}
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """A whole recording: segments in order of time."""
+    """A whole recording, but for its gaps: segments in order of time."""
 
     segments: tuple[Segment, ...]
     duration_ms: int
     language: str = ""
     warnings: tuple[str, ...] = field(default=())
+    gaps: tuple[Gap, ...] = ()
 
 
 Span = TypeVar("Span", Word, Segment)

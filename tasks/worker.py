@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -25,8 +26,9 @@ from celery.signals import (
 from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
 
-from tasks import app, context, model_names, models, reaper, scratch
+from tasks import app, context, heartbeat, model_names, models, reaper, scratch
 from tasks.blobs import Blobs
+from tasks.children import Children
 from tasks.errors import LonghandError
 from tasks.leases import Leases
 from tasks.logs import start_logging
@@ -47,6 +49,7 @@ def keep_our_logging(**_: object) -> None:
 @worker_process_init.connect
 def open_child(**_: object) -> None:
     """A child reports as a slot once it can work: a transcribing one when its model is loaded."""
+    heartbeat.listen()
     role = current_app.conf.longhand_role
     child = context.of_process()
     if role == "transcribe":
@@ -143,6 +146,8 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     parent = context.build(settings, celery_app)
     stop = threading.Event()
     threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()
+    if ROLES[role].pool == "prefork":
+        watch_children(parent, stop)
     arguments = [
         "worker",
         f"--hostname={role}-{os.getpid()}@%h",
@@ -160,11 +165,18 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
         hand_back(settings, children)
 
 
+def watch_children(parent: context.Context, stop: threading.Event) -> None:
+    """In a thread, until it is told to stop."""
+    children = Children(parent)
+    worker_shutting_down.connect(children.told_to_end, weak=False)
+    threading.Thread(target=children.watch, args=(stop, time.monotonic), name="children", daemon=True).start()
+
+
 def hand_back(settings: Settings, children: list[str]) -> None:
     """What the processes of a worker that ends have not finished is for others, at once and uncharged."""
     if children:
         with contextlib.suppress(RedisError):
-            count = leases_at_the_end(settings).hand_back(children)
+            count, _ = leases_at_the_end(settings).hand_back(children)
             log.info("handed_back", units=count)
 
 

@@ -3,10 +3,14 @@
 `slow:300` takes 300 ms a window; `fail:1` always fails on chunk 1, `crash:1` in a way that nobody foresaw;
 `fail-once:1:FILE` fails on it until FILE exists; `hang:1:FILE` stops for ever on it until FILE exists;
 `die:1:FILE` kills its process likewise. FILE then holds the process's id. `fail-until:1:FILE` fails until
-somebody else makes FILE. `long:9000` says so many letters more in each window, `words:200` so many words.
+somebody else makes FILE. `fatal:1:2:FILE` kills its process in window 2 of chunk 1 until FILE.mended
+exists; FILE gets a line with the batch size that was asked for. `grip:1:FILE` stops for ever in C on chunk 1
+until FILE exists, with Python's lock in its hands; `deaf:1:FILE` likewise without the lock.
+`long:9000` says so many letters more in each window, `words:200` so many words.
 The model `broken` fails to load.
 """
 
+import ctypes
 import hashlib
 import os
 import signal
@@ -39,18 +43,21 @@ class FakeEngine:
         segments = []
         part = max(1, len(audio) // WINDOWS)
         for window in range(WINDOWS):
-            on_window(window, WINDOWS)
-            self._behave(work)
+            on_window(window, WINDOWS, 1)
+            self._behave(work, window)
             segments.append(_longer(_segment(audio, window, part, work.start_ms), work))
         language = work.options.language or "he"
         return ChunkResult(work.index, tuple(segments), language, len(audio) // 16)
 
-    def _behave(self, work: ChunkWork) -> None:
+    def _behave(self, work: ChunkWork, window: int) -> None:
         kind, _, rest = (work.options.initial_prompt or "").partition(":")
         if kind == "slow":
             time.sleep(int(rest) / 1000)
             return
         index, _, marker = rest.partition(":")
+        if kind == "fatal":
+            _die_in(work, window, index, marker)
+            return
         if index != str(work.index) or (marker and Path(marker).exists()):
             return
         if marker and kind != "fail-until":
@@ -62,9 +69,25 @@ class FakeEngine:
         if kind in ("fail", "fail-once"):
             raise EngineFailed("the fake engine was told to fail")
         if kind == "hang":
-            signal.pause()
+            while True:
+                signal.pause()
+        if kind in ("grip", "deaf"):
+            # A library called through PyDLL keeps Python's lock, through CDLL it does not. Unlike sleep(),
+            # to lock one's own mutex again is not ended by a signal.
+            native = (ctypes.PyDLL if kind == "grip" else ctypes.CDLL)(None)
+            mutex = ctypes.create_string_buffer(128)
+            native.pthread_mutex_lock(mutex)
+            native.pthread_mutex_lock(mutex)
         if kind == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_in(work: ChunkWork, window: int, index: str, rest: str) -> None:
+    fatal, _, diary = rest.partition(":")
+    if (index, fatal) == (str(work.index), str(window)) and not Path(f"{diary}.mended").exists():
+        with Path(diary).open("a") as file:
+            file.write(f"{work.batch_size}\n")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _longer(segment: Segment, work: ChunkWork) -> Segment:

@@ -26,7 +26,7 @@ def silence(seconds: float) -> Audio:
     return np.zeros(int(seconds * SECOND), np.float32)
 
 
-def no_report(done: int, total: int) -> None: ...
+def no_report(done: int, total: int, following: int) -> None: ...
 
 
 def transcribe(

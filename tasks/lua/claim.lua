@@ -1,7 +1,8 @@
 -- Take a lease on one unit of work. ARGV: job, stage, unit, owner, lease_ms, max_starts, dispatch_ms.
 -- A task message is only a hint: lost, doubled and late ones end here, harmlessly.
--- Returns {'ok', fence} or {why not}: gone, done, dead, held, unknown, worn (started too often: the caller
--- fails the job), or 'complete' (a worn chunk was given up and was the last: ring assemble).
+-- Returns {'ok', fence, deaths in a row in one window} or {why not}: gone, done, dead, held, unknown, worn
+-- (started too often: the caller fails the job), or 'complete' (a worn chunk was given up and was the last: ring
+-- assemble).
 local job, stage, unit, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now, leases = now_ms(), job_key(job, 'leases')
 local row = fields(job, 'status', 'execution_timeout_ms', 'parts')
@@ -30,17 +31,21 @@ end
 local member, held_by = job .. '/' .. unit, redis.call('HGET', leases, unit .. ':owner')
 local expiry = tonumber(redis.call('ZSCORE', leases_key(stage), member) or '0')
 -- The same owner asks twice when the reply to its first question was lost.
-if held_by == owner then return {'ok', redis.call('HGET', leases, unit)} end
+local function granted()
+  return {'ok', redis.call('HGET', leases, unit), redis.call('HGET', leases, unit .. ':deaths') or '0'}
+end
+if held_by == owner then return granted() end
 if held_by and expiry > now then return {'held'} end
 local starts = redis.call('HMGET', leases, unit, unit .. ':before')
 if tonumber(starts[1] or '0') - tonumber(starts[2] or '0') >= tonumber(ARGV[6]) then
   if stage ~= 'transcribe' then return {'worn'} end
-  bury(job, unit, 'started ' .. ARGV[6] .. ' times and never finished')
+  bury(job, unit, 'worn_out: started ' .. ARGV[6] .. ' times and never finished')
   return {complete(job, now, ARGV[7]) and 'complete' or 'dead'}
 end
 
-local fence = redis.call('HINCRBY', leases, unit, 1)
+redis.call('HINCRBY', leases, unit, 1)
 redis.call('HSET', leases, unit .. ':owner', owner)
+redis.call('HDEL', leases, unit .. ':window')
 redis.call('ZADD', leases_key(stage), now + ARGV[5], member)
 if stage == 'transcribe' then
   redis.call('ZREM', job_key(job, 'pending'), unit)
@@ -55,4 +60,4 @@ if status == 'queued' then
     begin(batch, redis.call('HGET', job_key(batch), 'execution_timeout_ms'))
   end
 end
-return {'ok', tostring(fence)}
+return granted()

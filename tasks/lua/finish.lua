@@ -7,8 +7,6 @@
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
 local row = fields(job, 'status', 'announced_ms', 'parts', 'batch', 'part', 'retention_ms', 'sealed', 'done_ms')
 local retention_ms = row[6] or ARGV[10]
--- Audio goes when its job has succeeded, else with everything else of the job.
-local sweep_ms = status == 'succeeded' and now or now + retention_ms
 local old = row[1]
 if old ~= 'queued' and old ~= 'running' then return {0, {}} end
 if stage == 'queued' then
@@ -34,7 +32,9 @@ local function close(id, was)
   redis.call('HSET', job_key(id), 'status', status, 'finished_ms', now, 'code', ARGV[5], 'error', ARGV[6])
   recount(id, was, status)
   redis.call('XADD', job_key(id, 'events'), '*', 'kind', 'terminal', 'status', status)
-  redis.call('ZADD', 'lh:sweep', sweep_ms, id)
+  -- Audio goes when all of it is transcribed, else with everything else of the job.
+  local whole = status == 'succeeded' and redis.call('HLEN', job_key(id, 'dead')) == 0
+  redis.call('ZADD', 'lh:sweep', whole and now or now + retention_ms, id)
 end
 
 local function expire(id)

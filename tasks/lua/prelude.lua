@@ -66,17 +66,22 @@ local function complete(job, now, dispatch_ms)
 end
 
 -- Readers see segments in order: only the contiguous prefix of finished chunks enters the event stream.
--- Those of a part of a batch enter that of the batch, too.
+-- Those of a part of a batch enter that of the batch, too. A dead chunk ends the prefix, unless its job may
+-- have gaps: then it is passed over.
 local function emit(job)
-  local row = fields(job, 'emitted', 'duration_ms', 'batch', 'part')
+  local row = fields(job, 'emitted', 'duration_ms', 'batch', 'part', 'allow_gaps')
   local index = tonumber(row[1] or '0')
-  while redis.call('HEXISTS', job_key(job, 'results'), index) == 1 do
-    redis.call('XADD', job_key(job, 'events'), '*', 'kind', 'segments', 'chunk', index,
-      'total_ms', row[2] or '')
-    if row[3] then
-      redis.call('XADD', job_key(row[3], 'events'), '*', 'kind', 'segments', 'chunk', index,
-        'total_ms', row[2] or '', 'part', row[4])
-      wake(row[3])
+  while true do
+    if redis.call('HEXISTS', job_key(job, 'results'), index) == 1 then
+      redis.call('XADD', job_key(job, 'events'), '*', 'kind', 'segments', 'chunk', index,
+        'total_ms', row[2] or '')
+      if row[3] then
+        redis.call('XADD', job_key(row[3], 'events'), '*', 'kind', 'segments', 'chunk', index,
+          'total_ms', row[2] or '', 'part', row[4])
+        wake(row[3])
+      end
+    elseif row[5] ~= '1' or redis.call('HEXISTS', job_key(job, 'dead'), index) == 0 then
+      break
     end
     index = index + 1
   end
@@ -117,12 +122,15 @@ local function put_back(job, index)
   line_up(job, 'transcribe')
 end
 
+-- `reason` begins with a stable code and a colon.
 local function bury(job, index, reason)
   redis.call('SREM', job_key(job, 'inflight'), index)
   redis.call('ZREM', job_key(job, 'pending'), index)
   redis.call('HSET', job_key(job, 'dead'), index, reason)
   drop_lease(job, 'transcribe', index)
   line_up(job, 'transcribe')
+  emit(job)
+  wake(job)
 end
 
 -- Outbox. A job's events form one list in their order; only its head is ever due, which is what keeps their

@@ -11,6 +11,8 @@ if stage == 'transcribe' and redis.call('HEXISTS', job_key(job, 'dead'), unit) =
 end
 -- The fence outlives the lease; without an owner this is the second run of a release whose answer was lost.
 if redis.call('HEXISTS', leases, unit .. ':owner') == 0 then return 'lost' end
+-- Whoever fails in order breaks a row of deaths.
+redis.call('HDEL', leases, unit .. ':suspect', unit .. ':deaths')
 local failures = tonumber(redis.call('HINCRBY', leases, unit .. ':failures', ARGV[5]))
 local over = ARGV[8] == '1' or failures >= tonumber(ARGV[7])
 if over then

@@ -14,7 +14,7 @@ from tasks.job import Options
 from tasks.settings import Settings
 from tasks.transcript import Word
 from tasks.whisper import Whisper
-from tests.speech import FAST, SECOND, recorded_speech, silence, text, transcribe
+from tests.speech import FAST, SECOND, no_report, recorded_speech, silence, text, transcribe
 
 
 @pytest.fixture(scope="module")
@@ -100,23 +100,34 @@ def test_progress_is_reported_before_the_first_window_and_after_each_batch(windo
     reports = []
     engine = EngineOf(SmallMemory(), batch_size=3)
     work = ChunkWork(0, 0, "", FAST)
-    engine.transcribe(windows, work, lambda done, total: reports.append((done, total)))
-    assert reports == [(0, 4), (3, 4), (4, 4)]
+    engine.transcribe(windows, work, lambda *report: reports.append(report))
+    assert reports == [(0, 4, 3), (3, 4, 1), (4, 4, 0)]
 
 
 def test_the_end_of_a_window_that_the_model_left_out_is_heard(speech: Audio) -> None:
     reports = []
     engine = EngineOf(Forgetful())
     work = ChunkWork(0, 0, "", FAST)
-    result = engine.transcribe(speech, work, lambda done, total: reports.append((done, total)))
+    result = engine.transcribe(speech, work, lambda *report: reports.append(report))
     assert [text(result).count(word) for word in ("so my", "Americans", "country")] == [1, 1, 2]
-    assert reports == [(0, 1), (1, 2), (2, 2)]
+    assert reports == [(0, 1, 1), (1, 2, 1), (2, 2, 0)]
+
+
+def test_one_call_may_have_smaller_batches(windows: Audio) -> None:
+    model = SmallMemory()
+    engine = EngineOf(model, batch_size=3)
+    whole = engine.transcribe(windows, ChunkWork(0, 0, "", FAST, batch_size=1), no_report)
+    assert model.batches == [1, 1, 1, 1]
+    # The cached model keeps nothing of it.
+    again = engine.transcribe(windows, ChunkWork(0, 0, "", FAST), no_report)
+    assert model.batches[4:] == [3, 1]
+    assert text(again) == text(whole)
 
 
 def test_a_report_may_stop_the_work(windows: Audio) -> None:
     model = SmallMemory()
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int, _following: int) -> None:
         if done and total:
             raise LeaseLost
 

@@ -12,7 +12,7 @@ def test_a_chunk_goes_back_in_line_and_that_of_another_worker_stays(bench: Bench
     mine = bench.claim(TRANSCRIBE, "0")
     others = bench.other.claim("j", TRANSCRIBE, "1")
     assert isinstance(others, Lease)
-    assert bench.leases.hand_back(["worker-0", "worker-1"]) == 2  # with the ingest
+    assert bench.leases.hand_back(["worker-0", "worker-1"]) == (2, [])  # with the ingest
     assert bench.members("pending") == {0, 2}
     assert bench.members("inflight") == {1}
     assert bench.leases.claim("j", TRANSCRIBE, "1") == Refused("held")
@@ -37,14 +37,14 @@ def test_an_ingest_goes_back_in_line(bench: Bench) -> None:
     bench.open_slots(INGEST, 1)
     bench.claim(INGEST, INGEST)
     assert bench.leases.hand_out_ingests() == []
-    assert bench.leases.hand_back(["worker-1"]) == 1
+    assert bench.leases.hand_back(["worker-1"]) == (1, [])
     assert bench.leases.hand_out_ingests() == ["j"]
 
 
 def test_an_assembly_is_rung_for_by_the_next_look_of_the_reaper(bench: Bench) -> None:
     bench.ready_to_assemble()
     assert bench.leases.reap().assemble == []
-    assert bench.leases.hand_back(["worker-1"]) == 1
+    assert bench.leases.hand_back(["worker-1"]) == (1, [])
     assert bench.leases.reap().assemble == ["j"]
     assert isinstance(bench.other.claim("j", ASSEMBLE, ASSEMBLE), Lease)
 
@@ -53,7 +53,7 @@ def test_an_assembly_is_rung_for_by_the_next_look_of_the_reaper(bench: Bench) ->
 def test_only_what_is_held_by_these_names(bench: Bench, names: list[str]) -> None:
     bench.planned(chunks=1)
     bench.claim(TRANSCRIBE, "0")
-    assert bench.leases.hand_back(names) == 0
+    assert bench.leases.hand_back(names) == (0, [])
     assert bench.members("inflight") == {0}
 
 

@@ -31,7 +31,7 @@ def test_a_repeated_question_gets_the_same_lease(bench: Bench) -> None:
     bench.planned()
     ask = Scripts(bench.redis)
     answers = [ask("claim", "j", TRANSCRIBE, "0", owner, 60_000, 3, 60_000) for owner in ("me", "me", "you")]
-    assert answers == [[b"ok", b"1"], [b"ok", b"1"], [b"held"]]
+    assert answers == [[b"ok", b"1", b"0"], [b"ok", b"1", b"0"], [b"held"]]
 
 
 def test_an_expired_lease_is_taken_over_with_a_higher_fence(bench: Bench) -> None:
@@ -148,7 +148,7 @@ def test_a_chunk_started_too_often_is_given_up(bench: Bench) -> None:
             bench.claim(TRANSCRIBE, unit)
             bench.expire(TRANSCRIBE, unit)
         assert bench.leases.claim("j", TRANSCRIBE, unit) == Refused(last)
-    assert bench.store.dead("j") == dict.fromkeys((0, 1), "started 3 times and never finished")
+    assert bench.store.dead("j") == dict.fromkeys((0, 1), "worn_out: started 3 times and never finished")
 
 
 def test_a_stage_started_too_often_is_worn(bench: Bench) -> None:

@@ -1,0 +1,129 @@
+"""A job that ends while a process works on it: the process stops within seconds, whatever it is in."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.client import Client
+from dispatcher.local import Machine, Plan
+from tasks.scripts import connect
+from tasks.settings import Settings
+from tasks.store import Store
+from tests.conftest import Eventually, Receiver, Stack
+
+# Twenty times what is promised: a busy machine is slow. Without its parent a child would never stop.
+SOON_S = 60
+
+
+@pytest.fixture(scope="module")
+def patient(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One transcribing process whose own heartbeat tells it nothing for the length of a test."""
+    folder = tmp_path_factory.mktemp("patient")
+    settings = Settings(
+        data_dir=folder,
+        engine="tests.fake_engine:FakeEngine",
+        model="multi",
+        allow_private_addresses=True,
+        first_chunks_ms=(),
+        lease_ms=1_200_000,
+        heartbeat_ms=600_000,
+        stall_ms=1_200_000,
+        source_timeout_ms=1_200_000,
+        reap_ms=200,
+        progress_interval_ms=0,
+        progress_step=0.0,
+    )
+    url = redis_url.removesuffix("0") + "14"
+    for database in (url, Settings(redis_url=url).state_url):
+        connect(database).flushdb()
+    machine = Machine(settings, Plan(port=0, workers=1, redis_url=url))
+    try:
+        machine.start(within_s=120)
+        state = connect(machine.settings.state_url)
+        client = Client(f"{machine.url}/v2/longhand")
+        yield Stack(machine, client, Store(state, machine.settings), state, folder)
+    finally:
+        machine.stop()
+
+
+def submit_stuck(stack: Stack, receiver: Receiver, eventually: Eventually, kind: str, **policy: int) -> Any:
+    """A job of which chunk 0 will not return; its id and its process."""
+    marker = receiver.folder / kind
+    job_input = stack.input(receiver, kind, 21, f"{kind}:0:{marker}")
+    if policy:
+        answer = stack.client._call("POST", "run", {"input": job_input, "policy": policy})
+        job_id = answer["id"]
+    else:
+        job_id = stack.client.submit(job_input)
+    eventually(lambda: marker.exists() and marker.read_text(), SOON_S, "the chunk in hand")
+    return job_id, Path("/proc") / marker.read_text()
+
+
+@pytest.mark.parametrize("kind", ["deaf", "grip", "hang"])
+def test_a_process_that_does_not_return_is_ended(
+    patient: Stack, receiver: Receiver, eventually: Eventually, kind: str
+) -> None:
+    job_id, process = submit_stuck(patient, receiver, eventually, kind)
+    assert patient.client.cancel(job_id)["status"] == "CANCELLED"
+    canceled_s = time.monotonic()
+    eventually(lambda: not process.exists(), SOON_S, "the end of the process")
+    assert time.monotonic() - canceled_s >= 1.0, "it has some grace"
+    # Nothing of it runs, waits, or is told of, except its end.
+    row = patient.redis.hgetall(f"lh:job:{job_id}")
+    assert int(row.get(b"done_ms", b"0")) == 0
+    assert patient.redis.zcard("lh:leases:transcribe") == 0
+    assert not patient.redis.exists(f"lh:job:{job_id}:results", f"lh:job:{job_id}:dead")
+    eventually(lambda: receiver.statuses(kind)[-1:] == ["transcription_failed"])
+    # Its place is taken, and the next job does not notice.
+    other = patient.client.submit(patient.input(receiver, f"after-{kind}", 11))
+    ended = eventually(lambda: patient.ended(other), SOON_S)
+    assert ended["status"] == "COMPLETED"
+    assert receiver.statuses(kind).count("transcription_failed") == 1
+    assert receiver.statuses(kind)[-1] == "transcription_failed"
+
+
+def test_a_process_that_does_return_is_left_alone(
+    patient: Stack, receiver: Receiver, eventually: Eventually
+) -> None:
+    job_input = patient.input(receiver, "slow", 31, "slow:700")
+    job_id = patient.client.submit(job_input)
+    eventually(lambda: patient.redis.exists(f"lh:job:{job_id}:partial"), SOON_S, "a chunk in hand")
+    slots = patient.store.slot_names("transcribe")
+    patient.client.cancel(job_id)
+    other = patient.client.submit(patient.input(receiver, "next", 11))
+    assert eventually(lambda: patient.ended(other), SOON_S)["status"] == "COMPLETED"
+    assert patient.store.slot_names("transcribe") == slots, "the model stays loaded"
+    assert not patient.redis.exists(f"lh:job:{job_id}:results")
+
+
+def test_a_download_that_waits_for_its_host_is_broken_off(patient: Stack, eventually: Eventually) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        host.settimeout(SOON_S)
+        job_id = patient.client.submit({"url": f"http://127.0.0.1:{host.getsockname()[1]}/a.wav"})
+        connection, _ = host.accept()
+        with connection:
+            connection.settimeout(SOON_S)
+            assert connection.recv(65_536).startswith(b"GET ")
+            patient.client.cancel(job_id)
+            # It ends with the process that waits.
+            assert connection.recv(65_536) == b""
+    assert patient.redis.zcard("lh:leases:ingest") == 0
+    eventually(lambda: len(patient.store.slot_names("ingest")) == 2, SOON_S, "another process in its place")
+
+
+@pytest.mark.parametrize(
+    ("policy", "status"), [({"executionTimeout": 5_000}, "FAILED"), ({"ttl": 10_000}, "TIMED_OUT")]
+)
+def test_a_deadline_ends_it_the_same_way(
+    patient: Stack, receiver: Receiver, eventually: Eventually, policy: dict[str, int], status: str
+) -> None:
+    job_id, process = submit_stuck(patient, receiver, eventually, "grip", **policy)
+    eventually(lambda: not process.exists(), SOON_S, "the end of the process")
+    state = connect(patient.machine.settings.state_url).hget(f"lh:job:{job_id}", "status")
+    assert state in (b"failed", b"expired")
+    assert patient.redis.zcard("lh:leases:transcribe") == 0
+    assert (state == b"expired") == (status == "TIMED_OUT")
