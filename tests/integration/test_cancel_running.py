@@ -1,5 +1,7 @@
 """A job that ends while a process works on it: the process stops within seconds, whatever it is in."""
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,9 +12,12 @@ import pytest
 
 from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
+from tasks.errors import LeaseLost
+from tasks.heartbeat import NUDGE, Heartbeat, listen
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Store
+from tests.bench import Bench
 from tests.conftest import Eventually, Receiver, Stack
 
 # Twenty times what is promised: a busy machine is slow. Without its parent a child would never stop.
@@ -84,6 +89,29 @@ def test_a_process_that_does_not_return_is_ended(
     assert ended["status"] == "COMPLETED"
     assert receiver.statuses(kind).count("transcription_failed") == 1
     assert receiver.statuses(kind)[-1] == "transcription_failed"
+
+
+def test_a_process_that_is_nudged_looks_at_once(bench: Bench, eventually: Eventually) -> None:
+    ingest = bench.planned()
+    before = signal.getsignal(NUDGE)
+    listen()
+    try:
+        rare = bench.settings.model_copy(update={"heartbeat_ms": 600_000, "lease_ms": 1_200_000})
+        with Heartbeat(bench.leases, ingest, rare) as heartbeat:
+            bench.finish()
+            heartbeat.advance()  # nobody has told it
+            os.kill(os.getpid(), NUDGE)
+            eventually(lambda: stopped(heartbeat), what="the news")
+    finally:
+        signal.signal(NUDGE, before)
+
+
+def stopped(heartbeat: Heartbeat) -> bool:
+    try:
+        heartbeat.advance()
+    except LeaseLost:
+        return True
+    return False
 
 
 def test_a_process_that_does_return_is_left_alone(
