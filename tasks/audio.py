@@ -4,7 +4,7 @@ import functools
 import io
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,6 +40,10 @@ OPTIONS = {
 }
 # Writers to a pipe cannot go back and put the size into a RIFF header; they leave it this large.
 RIFF_SIZE_UNKNOWN = 0x7FFF_F000
+# A frame of sound that says it is of fewer samples a second, or of more seconds, is not decoded to what it
+# says: at 16 kHz, a few bytes would be gigabytes.
+MIN_RATE = 1_000
+MAX_FRAME_S = 600
 # The longest page of an Ogg file, bytes, and the flag of the last one.
 OGG_PAGE = 65_307
 OGG_END = 0x04
@@ -76,23 +80,27 @@ class AudioReader:
     def __init__(self, source: Path | BinaryIO) -> None:
         self.warnings: list[str] = []
         self._source = source
+        self._damaged = 0
         # Of all streams, and of the one that is decoded.
         self._file = _Extent()
         self._sound = _Extent()
 
     def __iter__(self) -> Iterator[Samples]:
         self.warnings.clear()
+        self._damaged = 0
         self._file, self._sound = _Extent(), _Extent()
         head = _head(self._source)
         count = 0
         with _open(self._source) as container:
             stream = _audio_stream(container)
             promised_ms = _promised_ms(container, stream, head)
-            for frame in _resample(self._frames(container, stream)):
+            for frame in self._resample(self._frames(container, stream)):
                 count += frame.samples
                 yield frame.to_ndarray()[0].astype(np.float32) / 32768
         if not count:
             raise NotMedia("no sound could be decoded from the file: is it complete, and not encrypted?")
+        if self._damaged:
+            self.warnings.append(f"damaged: {self._damaged} packets could not be decoded and are left out")
         held_ms = self._file.length_ms
         if promised_ms - held_ms > _tolerance_ms(promised_ms):
             self.warnings.append(f"truncated: the file promises {promised_ms} ms and holds {held_ms} ms")
@@ -105,7 +113,6 @@ class AudioReader:
             )
 
     def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-        damaged = 0
         ticks_ms = {each.index: float((each.time_base or 0) * 1000) for each in container.streams}
         try:
             # All streams, though one is decoded: pictures may rightly go on longer than the sound.
@@ -118,13 +125,30 @@ class AudioReader:
                 try:
                     yield from stream.decode(packet)
                 except av.FFmpegError:
-                    damaged += 1
+                    self._damaged += 1
         except av.FFmpegError as error:
             self.warnings.append(f"truncated: the file could not be read to its end ({error.strerror})")
             with suppress(av.FFmpegError):
                 yield from stream.decode(None)
-        if damaged:
-            self.warnings.append(f"damaged: {damaged} packets could not be decoded and are left out")
+
+    def _resample(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
+        """Seconds of 16 kHz mono s16. A stream may change its rate or layout midway, as joined mp3 files do."""
+        usable = filter(self._usable, frames)
+        for _, run in groupby(usable, key=lambda frame: (frame.format.name, frame.layout.name, frame.rate)):
+            resampler = av.AudioResampler(
+                format="s16", layout="mono", rate=SAMPLE_RATE, frame_size=SAMPLE_RATE
+            )
+            for frame in chain(run, (None,)):
+                try:
+                    yield from resampler.resample(frame)
+                except av.FFmpegError:
+                    # Rates, layouts and formats that make no sense: of damage, or written by hand.
+                    self._damaged += 1
+
+    def _usable(self, frame: AudioFrame) -> bool:
+        usable = frame.rate >= MIN_RATE and frame.samples <= MAX_FRAME_S * frame.rate
+        self._damaged += not usable
+        return usable
 
 
 def _head(source: Path | BinaryIO) -> bytes:
@@ -199,15 +223,6 @@ def _promised_ms(container: InputContainer, stream: AudioStream, head: bytes) ->
 def _tolerance_ms(length_ms: int) -> int:
     """How much may be missing without a warning: headers round, and encoders add their delay."""
     return max(1500, length_ms // 100)
-
-
-def _resample(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-    """Seconds of 16 kHz mono s16. A stream may change its rate or layout midway, as joined mp3 files do."""
-    for _, run in groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name, frame.rate)):
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE, frame_size=SAMPLE_RATE)
-        for frame in run:
-            yield from resampler.resample(frame)
-        yield from resampler.resample(None)
 
 
 def to_int16(samples: Samples) -> npt.NDArray[np.int16]:
