@@ -132,7 +132,7 @@ class AudioReader:
                 yield from stream.decode(None)
 
     def _resample(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-        """Seconds of 16 kHz mono s16. A stream may change its rate or layout midway, as joined mp3 files do."""
+        """Seconds of 16 kHz mono s16. A stream may change its rate or layout, as joined mp3 files do."""
         usable = filter(self._usable, frames)
         for _, run in groupby(usable, key=lambda frame: (frame.format.name, frame.layout.name, frame.rate)):
             resampler = av.AudioResampler(

@@ -88,6 +88,12 @@ class SourceTooSlow(LonghandError):
     code = "source_too_slow"
 
 
+class SourceTooLong(LonghandError):
+    """The recording lasts longer than this installation accepts."""
+
+    code = "source_too_long"
+
+
 class SourceChanged(LonghandError):
     """The recording at the URL changed between two attempts: submit it again."""
 

@@ -9,7 +9,7 @@ from tasks.audio import write_flac
 from tasks.chunks import Chunk
 from tasks.context import Context
 from tasks.cutting import cut, digest
-from tasks.errors import SourceTooLarge
+from tasks.errors import SourceTooLarge, SourceTooLong
 from tasks.fetch import fetch
 from tasks.heartbeat import Heartbeat
 from tasks.job import BLOB_SCHEME, UPLOAD_SCHEME, Request
@@ -23,7 +23,7 @@ def ingest_recording(
 ) -> None:
     """Fetch, cut, store and announce every chunk, then seal the plan.
 
-    Raises the errors of fetch() and cut(), SourceChanged, and LeaseLost where another attempt took over.
+    Raises the errors of fetch() and cut(), SourceTooLong, SourceChanged, and LeaseLost where another attempt took over.
     """
     settings = context.settings
     with scratch_folder(settings.scratch_path, lease.job_id) as folder:
@@ -38,6 +38,10 @@ def ingest_recording(
         total = 0
         for span, samples in cutting:
             heartbeat.advance()
+            if span.end_ms > settings.max_recording_ms:
+                raise SourceTooLong(
+                    f"the recording is longer than the {settings.max_recording_ms / 3_600_000:g} h accepted here"
+                )
             # The lease's fence in the name: an attempt that lost never overwrites another's blob.
             name = f"{lease.job_id}/{total:05d}-{lease.fence}.flac"
             audio = BytesIO()

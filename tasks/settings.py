@@ -178,6 +178,8 @@ class Settings(BaseModel):
     # How far from its nominal place a cut may be moved to find silence.
     cut_search_ms: Milliseconds = 10_000
     max_source_bytes: int = Field(20 * 1024**3, ge=1)
+    # Of one recording; a file of some MB may decode to years.
+    max_recording_ms: PositiveMilliseconds = 172_800_000
     # A host that sends less than this, on average after the first minute, is given up.
     min_source_bytes_per_s: int = Field(500, ge=0)
     # For one whole download, redirects and resumptions with it.

@@ -58,6 +58,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "heartbeat_ms": ("7", 7),
     "min_source_bytes_per_s": ("7", 7),
     "max_source_ms": ("7", 7),
+    "max_recording_ms": ("7", 7),
     "stall_ms": ("7", 7),
     "dispatch_ms": ("7", 7),
     "reap_ms": ("7", 7),
