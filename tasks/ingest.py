@@ -23,7 +23,8 @@ def ingest_recording(
 ) -> None:
     """Fetch, cut, store and announce every chunk, then seal the plan.
 
-    Raises the errors of fetch() and cut(), SourceTooLong, SourceChanged, and LeaseLost where another attempt took over.
+    Raises the errors of fetch() and cut(), SourceTooLong, SourceChanged, and LeaseLost where another
+    attempt took over.
     """
     settings = context.settings
     with scratch_folder(settings.scratch_path, lease.job_id) as folder:
@@ -39,9 +40,8 @@ def ingest_recording(
         for span, samples in cutting:
             heartbeat.advance()
             if span.end_ms > settings.max_recording_ms:
-                raise SourceTooLong(
-                    f"the recording is longer than the {settings.max_recording_ms / 3_600_000:g} h accepted here"
-                )
+                hours = settings.max_recording_ms / 3_600_000
+                raise SourceTooLong(f"the recording is longer than the {hours:g} h accepted here")
             # The lease's fence in the name: an attempt that lost never overwrites another's blob.
             name = f"{lease.job_id}/{total:05d}-{lease.fence}.flac"
             audio = BytesIO()

@@ -180,6 +180,8 @@ class Settings(BaseModel):
     max_source_bytes: int = Field(20 * 1024**3, ge=1)
     # Of one recording; a file of some MB may decode to years.
     max_recording_ms: PositiveMilliseconds = 172_800_000
+    # Of a process that decodes, beyond what it starts with: a file says itself how much it needs.
+    ingest_memory_bytes: int = Field(2**30, ge=64 * 2**20)
     # A host that sends less than this, on average after the first minute, is given up.
     min_source_bytes_per_s: int = Field(500, ge=0)
     # For one whole download, redirects and resumptions with it.

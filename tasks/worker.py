@@ -32,6 +32,7 @@ from tasks.children import Children
 from tasks.errors import LonghandError
 from tasks.leases import Leases
 from tasks.logs import start_logging
+from tasks.memory import limit_memory
 from tasks.roles import ROLES, command_line, worker_name
 from tasks.scripts import Patience, connect
 from tasks.settings import Settings, refuse_telemetry
@@ -54,6 +55,8 @@ def open_child(**_: object) -> None:
     child = context.of_process()
     if role == "transcribe":
         context.engine_of_process().preload(child.settings.model)
+    if role == "io":
+        limit_memory(child.settings.ingest_memory_bytes)
     _keep_slot(child, ROLES[role].slot_stage_of(context.child_index()), lambda work: work())
 
 

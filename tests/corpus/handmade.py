@@ -48,6 +48,19 @@ def _silent_block(number: int) -> bytes:
     return frame + _crc(frame, 0x8005, 16).to_bytes(2)
 
 
+def crowded(data: bytes, count: int) -> bytes:
+    """An MP4 file whose first track says that it has `count` samples, of a byte each, in its first chunk."""
+    made = bytearray(data)
+    for kind, offset, words in (
+        (b"stsz", 8, (1, count)),
+        (b"stsc", 16, (count,)),
+        (b"stts", 12, (count,)),
+    ):
+        at = made.index(kind) + offset
+        made[at : at + 4 * len(words)] = struct.pack(f">{len(words)}I", *words)
+    return bytes(made)
+
+
 def _crc(data: bytes, polynomial: int, bits: int) -> int:
     value, top = 0, 1 << (bits - 1)
     for byte in data:

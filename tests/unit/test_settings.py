@@ -59,6 +59,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "min_source_bytes_per_s": ("7", 7),
     "max_source_ms": ("7", 7),
     "max_recording_ms": ("7", 7),
+    "ingest_memory_bytes": ("70000000", 70_000_000),
     "stall_ms": ("7", 7),
     "dispatch_ms": ("7", 7),
     "reap_ms": ("7", 7),
