@@ -130,6 +130,10 @@ class AudioReader:
             self.warnings.append(f"truncated: the file could not be read to its end ({error.strerror})")
             with suppress(av.FFmpegError):
                 yield from stream.decode(None)
+        except IndexError:
+            # Of PyAV, at the file's end: it flushes the streams that it knew at first, ours with them, and may
+            # go on with those that appeared midway, which it does not know.
+            return
 
     def _resample(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
         """Seconds of 16 kHz mono s16. A stream may change its rate or layout, as joined mp3 files do."""

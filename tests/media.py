@@ -33,11 +33,14 @@ def encode(
     layout: str = "stereo",
     options: dict[str, str] | None = None,
     pictures: bool = False,
+    bit_rate: int = 0,
 ) -> Path:
-    """Write the tone; with pictures, a black film that is as long twice over."""
+    """Write the tone; with pictures, a black film that is as long twice over. `bit_rate` 0: the encoder's."""
     with av.open(path, "w", container_options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
         assert isinstance(stream, AudioStream)
+        if bit_rate:
+            stream.bit_rate = bit_rate
         film = add_film(container) if pictures else None
         for second in range(SECONDS):
             samples = tone(rate)[second * rate : (second + 1) * rate]
