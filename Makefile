@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo up compose test test-compose test-clients chaos check bench clean
+.PHONY: help setup demo up compose test test-long test-compose test-clients chaos check bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,8 +30,11 @@ up: setup ## run Longhand on this machine
 compose: ## run Longhand in containers on this machine's CPU; WORKERS=... of them transcribe
 	@$(PYTHON) -m demo.compose $(if $(WORKERS),--workers '$(WORKERS)')
 
-test: setup ## run all tests but those of test-compose and test-clients
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/compose --ignore tests/clients
+test: setup ## run all tests but those of test-long, test-compose and test-clients
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/compose --ignore tests/clients --ignore tests/long
+
+test-long: setup ## transcribe a day of silence; takes minutes
+	$(BIN)/python -m pytest -s tests/long
 
 test-compose: setup ## build the images and run the stack of compose.yaml; needs a Docker engine
 	$(BIN)/python -m pytest -rs tests/compose

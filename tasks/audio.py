@@ -131,8 +131,8 @@ class AudioReader:
             with suppress(av.FFmpegError):
                 yield from stream.decode(None)
         except IndexError:
-            # Of PyAV, at the file's end: it flushes the streams that it knew at first, ours with them, and may
-            # go on with those that appeared midway, which it does not know.
+            # Of PyAV, at the file's end: it flushes the streams that it knew at first, ours with them, and
+            # may go on with those that appeared midway, which it does not know.
             return
 
     def _resample(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
