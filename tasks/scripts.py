@@ -21,6 +21,9 @@ class Patience:
     repeats: int
 
 
+# In front of each script, in this order.
+SHARED = ("fair.lua", "prelude.lua")
+
 # A worker keeps what it has in hand while Redis is away; an HTTP client is told within seconds.
 WORKER_PATIENCE = Patience(10, 600)
 CLIENT_PATIENCE = Patience(3, 2)
@@ -58,15 +61,15 @@ def unpack(data: bytes) -> bytes:
 
 
 class Scripts:
-    """`scripts("claim", ...)` runs `tasks/lua/claim.lua` behind `prelude.lua`."""
+    """`scripts("claim", ...)` runs `tasks/lua/claim.lua` behind what all share."""
 
     def __init__(self, client: Redis) -> None:
         folder = resources.files("tasks.lua")
-        prelude = (folder / "prelude.lua").read_text()
+        shared = "".join((folder / name).read_text() for name in SHARED)
         self._scripts: dict[str, Script] = {
-            file.name.removesuffix(".lua"): client.register_script(prelude + file.read_text())
+            file.name.removesuffix(".lua"): client.register_script(shared + file.read_text())
             for file in folder.iterdir()
-            if file.name.endswith(".lua") and file.name != "prelude.lua"
+            if file.name.endswith(".lua") and file.name not in SHARED
         }
 
     def __call__(self, name: str, *args: str | bytes | float, client: Any = None) -> Any:

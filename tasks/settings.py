@@ -21,6 +21,7 @@ from pydantic import (
 from tasks.endpoints import Endpoint, endpoints_of
 from tasks.errors import ConfigurationError
 from tasks.policy import PORTS, Allowed, Policy
+from tasks.weights import weights_of
 
 REDIS_URL = "redis://127.0.0.1:6379/0"
 PREFIX = "LONGHAND_"
@@ -56,6 +57,11 @@ def _keys(value: object) -> object:
 
 def _endpoints(entries: tuple[str, ...]) -> tuple[str, ...]:
     endpoints_of(entries)
+    return entries
+
+
+def _weights(entries: tuple[str, ...]) -> tuple[str, ...]:
+    weights_of(entries)
     return entries
 
 
@@ -117,6 +123,7 @@ RateLimits = Annotated[
     BeforeValidator(_split),
 ]
 Endpoints = Annotated[tuple[str, ...], AfterValidator(_endpoints), BeforeValidator(_split)]
+AccountWeights = Annotated[tuple[str, ...], AfterValidator(_weights), BeforeValidator(_split)]
 ApiKeys = Annotated[dict[str, str], BeforeValidator(_keys)]
 
 
@@ -142,6 +149,8 @@ class Settings(BaseModel):
     api_keys: ApiKeys = Field(default_factory=dict)
     # Calls of an account in 10 s, by operation; the platform's own. One that is not named has no limit.
     rate_limits: RateLimits = ("run=1000", "runsync=2000", "status=2000", "cancel=100", "purge-queue=2")
+    # `name=weight`: what an account gets while others want something, too. One that is not named has 1.
+    account_weights: AccountWeights = ()
     # Of one account: jobs that wait, and minutes of audio a day (UTC). 0: no limit.
     max_queued_jobs: int = Field(0, ge=0)
     max_audio_minutes: int = Field(0, ge=0)
@@ -266,6 +275,10 @@ class Settings(BaseModel):
     def limit(self, operation: str) -> int:
         """Calls of an account in 10 s; 0: no limit."""
         return int(dict(entry.split("=") for entry in self.rate_limits).get(operation, 0))
+
+    def weight(self, account: str) -> str:
+        """What an account is given beside others, as a decimal number."""
+        return weights_of(self.account_weights).get(account, "1")
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of this name, if there is one."""

@@ -79,7 +79,10 @@ class Store:
         Raises redis.exceptions.TimeoutError where the disk takes too long; QueueFull and QuotaExceeded.
         """
         settings = self._settings
-        kept = {"retention_ms": settings.retention_ms if new.retention_ms is None else new.retention_ms}
+        kept: dict[str, str | int] = {
+            "retention_ms": settings.retention_ms if new.retention_ms is None else new.retention_ms,
+            "weight": settings.weight(new.account),
+        }
         row: dict[str, str | int | bytes] = {
             **_row(new, new.request),
             "webhook_url": new.webhook_url,

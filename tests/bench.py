@@ -175,7 +175,7 @@ class Bench:
 
     def places(self) -> list[str]:
         """The global sets that still hold a unit of the job."""
-        keys = sorted([*self.redis.keys("lh:leases:*"), *self.redis.keys("lh:ready:*"), b"lh:deadlines"])
+        keys = sorted([*self.redis.keys("lh:leases:*"), *self.redis.keys("lh:line:*:*"), b"lh:deadlines"])
         return [
             key.decode()
             for key in keys

@@ -51,7 +51,7 @@ if stage == 'transcribe' then
   redis.call('ZREM', job_key(job, 'pending'), unit)
   redis.call('SADD', job_key(job, 'inflight'), unit)
 elseif stage == 'ingest' then
-  redis.call('ZREM', 'lh:ready:ingest', job)
+  leave_line(job, 'ingest')
 end
 if status == 'queued' then
   begin(job, row[2])

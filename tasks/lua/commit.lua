@@ -40,7 +40,8 @@ end
 local audio = audio_key(redis.call('HGET', job_key(job), 'account'), now)
 redis.call('INCRBY', audio, ARGV[6])
 redis.call('PEXPIRE', audio, 2 * 86400000)
-line_up(job, 'transcribe')
+-- Until then, a chunk in hand keeps the job out of the line.
+if row[2] ~= '1' then line_up(job, 'transcribe') end
 emit(job)
 wake(job)
 local receiver

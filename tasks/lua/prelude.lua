@@ -41,19 +41,6 @@ local function audio_key(account, now)
   return 'lh:audio:' .. account .. ':' .. string.format('%d', math.floor(now / 86400000))
 end
 
--- Put a job in line for a stage. Ingests: the oldest job first. Chunks, by start-time fair queueing: a job
--- enters at the present virtual time, and every chunk handed out moves it back by that chunk's audio, so
--- that a long job cannot hold up a short one.
-local function line_up(job, stage)
-  if stage == 'ingest' then
-    redis.call('ZADD', 'lh:ready:ingest', redis.call('HGET', job_key(job), 'created_ms'), job)
-    return
-  end
-  local clock = tonumber(redis.call('GET', 'lh:clock:' .. stage) or '0')
-  local own = tonumber(redis.call('HGET', job_key(job), 'virtual_ms') or '0')
-  redis.call('ZADD', 'lh:ready:' .. stage, math.max(clock, own), job)
-end
-
 -- Fan-in. True once, when the plan is sealed and every chunk is done or dead; the assemble stage then
 -- counts as dispatched, so that the reaper rings again if this caller dies before it rings.
 local function complete(job, now, dispatch_ms)

@@ -21,6 +21,11 @@ for _, member in ipairs(expired('ingest')) do
   drop_lease(job, 'ingest', 'ingest')
   line_up(job, 'ingest')
 end
+-- Where Longhand before accounts had shares left jobs in line.
+for _, stage in ipairs({'ingest', 'transcribe'}) do
+  local left = redis.call('ZPOPMIN', 'lh:ready:' .. stage, 200)
+  for at = 1, #left, 2 do line_up(left[at], stage) end
+end
 local assemble = {}
 for _, member in ipairs(expired('assemble')) do
   local job = parts(member)

@@ -10,6 +10,6 @@ local batch = redis.call('HGET', job_key(job), 'batch')
 if batch then planned(batch, ARGV[3], ARGV[4]) end
 drop_lease(job, 'ingest', 'ingest')
 -- The reaper may have put this attempt's work back in line meanwhile.
-redis.call('ZREM', 'lh:ready:ingest', job)
+leave_line(job, 'ingest')
 wake(job)
 return complete(job, now, ARGV[6]) and 'complete' or 'sealed'

@@ -19,6 +19,7 @@ STAYING = (
     r"lh:jobs",
     r"lh:deliveries:[^:]+",
     r"lh:clock:[^:]+",
+    r"lh:flow:[^:]+:\d+/.+",
     r"lh:slots:[^:]+",
     r"lh:audio:[^:]+:\d+",
     r"lh:reape[rd]",

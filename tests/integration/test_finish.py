@@ -47,7 +47,7 @@ def test_a_stage_ends_a_job_only_while_it_holds_its_lease(bench: Bench) -> None:
 
 def test_a_queued_job_can_be_canceled(bench: Bench) -> None:
     bench.store.create(NEW)
-    assert bench.places() == ["lh:deadlines", "lh:ready:ingest"]
+    assert bench.places() == ["lh:deadlines", "lh:line:ingest:1/us"]
     assert bench.finish() == (True, ())
     assert bench.places() == []
     assert bench.leases.hand_out_ingests() == []

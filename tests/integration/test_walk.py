@@ -38,7 +38,7 @@ def look(bench: Bench) -> Sight:
         pipe.zrange("lh:job:j:pending", 0, -1).smembers("lh:job:j:inflight")
         pipe.hkeys("lh:job:j:results").hkeys("lh:job:j:dead")
         pipe.hkeys("lh:job:j:leases").zrange("lh:leases:transcribe", 0, -1, withscores=True)
-        pipe.zscore("lh:ready:transcribe", "j").hmget("lh:job:j", "pinned", "done_ms")
+        pipe.zscore("lh:line:transcribe:1/us", "j").hmget("lh:job:j", "pinned", "done_ms")
         pipe.xrange("lh:job:j:events").zscore("lh:leases:assemble", "j/assemble")
         *chunks, held, leased, in_line, (pinned, done_ms), entries, rung = pipe.execute()
     expiries = {int(member.split(b"/")[1]): expiry for member, expiry in leased}

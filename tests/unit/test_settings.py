@@ -21,6 +21,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "endpoints": ("he:model=m;dialect=v1, slow:priority=low", ("he:model=m;dialect=v1", "slow:priority=low")),
     "api_keys": ("us:k1, them:k2", {"k1": "us", "k2": "them"}),
     "rate_limits": ("run=5, cancel=6", ("run=5", "cancel=6")),
+    "account_weights": ("us=3, them=0.5", ("us=3", "them=0.5")),
     "max_queued_jobs": ("7", 7),
     "max_audio_minutes": ("7", 7),
     "allow_anonymous": ("1", True),
@@ -157,6 +158,13 @@ def test_an_unknown_name_is_told_with_the_nearest(name: str, message: str) -> No
         ("LONGHAND_BATCH_SIZE", "0", "greater than or equal to 1"),
         ("LONGHAND_PROGRESS_STEP", "1.5", "less than or equal to 1"),
         ("LONGHAND_WEBHOOK_SCHEDULE_MS", "5,x", "integer"),
+        ("LONGHAND_ACCOUNT_WEIGHTS", "us", "'us': write it as name=weight, of 0.01 to 1000"),
+        ("LONGHAND_ACCOUNT_WEIGHTS", "=3", "write it as name=weight"),
+        ("LONGHAND_ACCOUNT_WEIGHTS", "us=0", "write it as name=weight"),
+        ("LONGHAND_ACCOUNT_WEIGHTS", "us=1001", "write it as name=weight"),
+        ("LONGHAND_ACCOUNT_WEIGHTS", "us=-1", "write it as name=weight"),
+        ("LONGHAND_ACCOUNT_WEIGHTS", "us=inf", "write it as name=weight"),
+        ("LONGHAND_ACCOUNT_WEIGHTS", "us=1,us=2", "us is given two weights"),
         ("LONGHAND_API_KEYS", "k1", "write it as name:key,name:key"),
         ("LONGHAND_API_KEYS", ":k1", "write it as name:key,name:key"),
         ("LONGHAND_API_KEYS", "us:", "write it as name:key,name:key"),
@@ -242,3 +250,8 @@ def test_secrets_that_sign() -> None:
     assert read.signing_secrets("them") == ("theirs",)
     assert read.signing_secrets("nobody") == ("new", "old", "older")
     assert Settings().signing_secrets("us") == ()
+
+
+def test_an_account_without_a_weight_has_one() -> None:
+    read = Settings.from_env({"LONGHAND_ACCOUNT_WEIGHTS": "us=2.5, a=b=3"})
+    assert (read.weight("us"), read.weight("a=b"), read.weight("them")) == ("2.5", "3", "1")
