@@ -52,6 +52,8 @@ if stage == 'transcribe' then
   redis.call('SADD', job_key(job, 'inflight'), unit)
 elseif stage == 'ingest' then
   leave_line(job, 'ingest')
+  -- What a run before this one had planned could not be handed out until now.
+  if redis.call('EXISTS', job_key(job, 'pending')) == 1 then line_up(job, 'transcribe') end
 end
 if status == 'queued' then
   begin(job, row[2])

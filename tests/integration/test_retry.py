@@ -11,7 +11,7 @@ from dispatcher.client import segments_of
 from tasks import endings
 from tasks.errors import NotMedia
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Beat, Refused
-from tests.bench import HOOK, Bench
+from tests.bench import HOOK, Bench, chunk
 from tests.conftest import KEY, OTHERS_KEY, Eventually, Receiver, Stack
 
 
@@ -199,3 +199,14 @@ def test_a_purge_ends_only_what_has_not_begun(bench: Bench) -> None:
     bench.planned()
     assert [job.id for job in bench.store.queued("longhand", "us")] == []
     assert bench.store.finish("j", bench.canceled(), stage="queued") == (False, ())
+
+
+def test_a_job_whose_plan_was_written_in_part_goes_on_with_it(bench: Bench) -> None:
+    bench.planned(chunks=2)
+    ending = endings.failed("j", "j", bench.store.now_ms(), NotMedia("bad"))
+    bench.store.finish("j", ending)
+    bench.store.retry("j")
+    assert bench.hand_out() == [], "nothing before its ingest"
+    ingest = bench.claim(INGEST, INGEST)
+    assert not any(bench.leases.add_chunk(ingest, chunk(index)) for index in range(2)), "both were there"
+    assert bench.hand_out() == [("j", 0), ("j", 1)]
