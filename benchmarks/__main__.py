@@ -9,13 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accept, demo_speed, overhead, webhook_chaos, webhooks
+from benchmarks import accept, demo_speed, fairness, overhead, webhook_chaos, webhooks
 from tasks.settings import refuse_telemetry
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "accept": accept.measure,
     "overhead": overhead.measure,
     "demo": demo_speed.measure,
+    "fairness": fairness.measure,
     "webhooks": webhooks.measure,
     "webhook_chaos": webhook_chaos.measure,
 }
