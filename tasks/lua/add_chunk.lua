@@ -6,7 +6,10 @@ if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' en
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
 local known = redis.call('HGET', job_key(job, 'chunks'), index)
 if known then
-  return cjson.decode(known).digest == ARGV[5] and 'same' or 'changed'
+  if cjson.decode(known).digest ~= ARGV[5] then return 'changed' end
+  -- A run that begins anew has left the line if its turn came before it was running.
+  line_up(job, 'transcribe')
+  return 'same'
 end
 redis.call('HSET', job_key(job, 'chunks'), index, ARGV[4])
 redis.call('ZADD', job_key(job, 'pending'), index, index)

@@ -1,0 +1,23 @@
+"""What the state machines found wrong, each in as few steps as it takes."""
+
+from tasks import endings
+from tasks.errors import ExecutionTimeout
+from tasks.leases import INGEST
+from tests.bench import Bench, chunk
+
+
+def failed(bench: Bench, job_id: str = "j") -> None:
+    """End a job in failure."""
+    ending = endings.failed(job_id, "r", bench.store.now_ms(), ExecutionTimeout())
+    assert bench.store.finish(job_id, ending)[0]
+
+
+def test_a_plan_that_is_made_again_is_handed_out_again(bench: Bench) -> None:
+    bench.planned(chunks=2)
+    failed(bench)
+    assert bench.store.retry("j") == "queued"
+    # Its turn comes while it is queued, when nobody may work on its chunks yet.
+    assert bench.hand_out() == []
+    ingest = bench.claim(INGEST, INGEST)
+    assert [bench.leases.add_chunk(ingest, chunk(index)) for index in range(2)] == [False, False]
+    assert bench.hand_out() == [("j", 0), ("j", 1)]
