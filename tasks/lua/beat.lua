@@ -4,9 +4,11 @@
 local job, stage, unit = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HGET', job_key(job), 'status') ~= 'running' then return -1 end
 if not holds(job, unit, ARGV[4]) then return 0 end
+if not redis.call('ZSCORE', leases_key(stage), job .. '/' .. unit) then return 0 end
+redis.call('ZADD', leases_key(stage), now_ms() + ARGV[5], job .. '/' .. unit)
+-- Not of a chunk that is done, or back in line: its beat may come late.
 if stage == 'transcribe' then
   redis.call('HSET', job_key(job, 'partial'), unit, ARGV[6])
   redis.call('HSET', job_key(job, 'leases'), unit .. ':window', ARGV[7])
 end
-return redis.call('ZADD', leases_key(stage), 'XX', 'CH', now_ms() + ARGV[5], job .. '/' .. unit) == 1 and 1
-  or (redis.call('ZSCORE', leases_key(stage), job .. '/' .. unit) and 1 or 0)
+return 1

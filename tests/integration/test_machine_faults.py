@@ -2,7 +2,7 @@
 
 from tasks import endings
 from tasks.errors import ExecutionTimeout
-from tasks.leases import INGEST
+from tasks.leases import INGEST, TRANSCRIBE, Beat
 from tests.bench import Bench, chunk
 
 
@@ -21,3 +21,11 @@ def test_a_plan_that_is_made_again_is_handed_out_again(bench: Bench) -> None:
     ingest = bench.claim(INGEST, INGEST)
     assert [bench.leases.add_chunk(ingest, chunk(index)) for index in range(2)] == [False, False]
     assert bench.hand_out() == [("j", 0), ("j", 1)]
+
+
+def test_a_heartbeat_that_comes_late_adds_nothing_to_what_is_transcribed(bench: Bench) -> None:
+    bench.planned()
+    lease = bench.claim(TRANSCRIBE, "0")
+    bench.commit(lease)
+    assert bench.leases.beat(lease, 900) is Beat.LOST
+    assert bench.store.transcribed_ms(bench.job()) == 1000
