@@ -5,9 +5,10 @@ local job, now = ARGV[1], now_ms()
 if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' end
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
 if redis.call('HLEN', job_key(job, 'chunks')) ~= tonumber(ARGV[3]) then return 'changed' end
+local batch, sealed = unpack(fields(job, 'batch', 'sealed'))
 redis.call('HSET', job_key(job), 'sealed', 1, 'total', ARGV[3], 'duration_ms', ARGV[4], 'warnings', ARGV[5])
-local batch = redis.call('HGET', job_key(job), 'batch')
-if batch then planned(batch, ARGV[3], ARGV[4]) end
+-- Asked again after an answer that was lost, it is counted already.
+if batch and sealed ~= '1' then planned(batch, ARGV[3], ARGV[4]) end
 drop_lease(job, 'ingest', 'ingest')
 -- The reaper may have put this attempt's work back in line meanwhile.
 leave_line(job, 'ingest')

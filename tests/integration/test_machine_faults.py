@@ -1,9 +1,11 @@
 """What the state machines found wrong, each in as few steps as it takes."""
 
+from dataclasses import replace
+
 from tasks import endings
 from tasks.errors import ExecutionTimeout
 from tasks.leases import INGEST, TRANSCRIBE, Beat
-from tests.bench import Bench, chunk
+from tests.bench import NEW, REQUEST, Bench, chunk
 
 
 def failed(bench: Bench, job_id: str = "j") -> None:
@@ -29,3 +31,11 @@ def test_a_heartbeat_that_comes_late_adds_nothing_to_what_is_transcribed(bench: 
     bench.commit(lease)
     assert bench.leases.beat(lease, 900) is Beat.LOST
     assert bench.store.transcribed_ms(bench.job()) == 1000
+
+
+def test_a_plan_of_a_batch_is_counted_once_though_its_seal_is_repeated(bench: Bench) -> None:
+    bench.store.create(replace(NEW, parts=(REQUEST, REQUEST)))
+    ingest = bench.claim(INGEST, INGEST, "j.0")
+    for _ in range(2):
+        bench.leases.seal(ingest, 0, 0, "[]")
+    assert bench.job().total is None, "the other recording has no plan yet"
