@@ -164,12 +164,12 @@ local function settle(id, state, now, longest_ms)
 end
 
 -- `transcribing` keeps its first try and two retries once the terminal event waits behind it;
--- progress is dropped as soon as anything newer exists.
+-- progress is dropped as soon as anything newer exists. The end of a run is told, though the next has ended too.
 local function overtaken(id, newer_kind)
   local row = redis.call('HMGET', delivery_key(id), 'kind', 'attempts', 'state')
   if row[3] == 'sending' then return false end
   if row[1] == 'progress' then return newer_kind == 'progress' or newer_kind == 'terminal' end
-  return newer_kind == 'terminal' and tonumber(row[2]) >= 3
+  return row[1] == 'transcribing' and newer_kind == 'terminal' and tonumber(row[2]) >= 3
 end
 
 -- A delivery's row. Its fields are documented in docs/redis.md.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from tasks import endings
 from tasks.errors import ExecutionTimeout
 from tasks.leases import INGEST, TRANSCRIBE, Beat
-from tests.bench import NEW, REQUEST, Bench, chunk
+from tests.bench import HOOK, NEW, RECEIVER, REQUEST, Bench, chunk
 
 
 def failed(bench: Bench, job_id: str = "j") -> None:
@@ -39,3 +39,14 @@ def test_a_plan_of_a_batch_is_counted_once_though_its_seal_is_repeated(bench: Be
     for _ in range(2):
         bench.leases.seal(ingest, 0, 0, "[]")
     assert bench.job().total is None, "the other recording has no plan yet"
+
+
+def test_the_end_of_a_run_is_told_though_the_next_has_ended_too(bench: Bench) -> None:
+    bench.planned(webhook_url=HOOK)
+    failed(bench)
+    assert [bench.refuse() for _ in range(3)] == ["waiting"] * 3
+    bench.store.retry("j")
+    failed(bench)
+    assert bench.refuse() == "waiting"
+    assert bench.drain() == ["error", "error"]
+    assert bench.outbox.claim(RECEIVER, "drain") is None
