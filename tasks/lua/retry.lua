@@ -39,10 +39,17 @@ local function begin_anew(id)
       redis.call('HSET', leases, name .. ':before', redis.call('HINCRBY', leases, name, 1))
     end
   end
+  -- Few calls, since there may be ten thousand chunks, and everybody waits for this script.
+  local done, missing = {}, {}
+  for _, index in ipairs(redis.call('HKEYS', job_key(id, 'results'))) do done[index] = true end
   for _, index in ipairs(redis.call('HKEYS', job_key(id, 'chunks'))) do
-    if redis.call('HEXISTS', job_key(id, 'results'), index) == 0 then
-      redis.call('ZADD', job_key(id, 'pending'), index, index)
+    if not done[index] then
+      table.insert(missing, index)
+      table.insert(missing, index)
     end
+  end
+  for first_one = 1, #missing, 1000 do
+    redis.call('ZADD', job_key(id, 'pending'), unpack(missing, first_one, math.min(first_one + 999, #missing)))
   end
   emit(id)
   if complete(id, now, ARGV[2]) then return 'complete' end
