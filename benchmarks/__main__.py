@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accept, demo_speed, fairness, overhead, webhook_chaos, webhooks
+from benchmarks import accept, demo_speed, fairness, leaks, overhead, webhook_chaos, webhooks
 from tasks.settings import refuse_telemetry
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "overhead": overhead.measure,
     "demo": demo_speed.measure,
     "fairness": fairness.measure,
+    "leaks": leaks.measure,
     "webhooks": webhooks.measure,
     "webhook_chaos": webhook_chaos.measure,
 }
