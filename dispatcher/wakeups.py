@@ -5,30 +5,47 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
-from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from tasks.scripts import connect_async
 from tasks.store import WAKE_CHANNEL
+
+# So long without a message, the server is asked whether it is there; so long without an answer, it is not.
+QUIET_S = 5
 
 
 class Wakeups:
     """`async with wakeups.of(job_id) as woken: await woken(timeout_s)`."""
 
     def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(url, socket_connect_timeout=5, socket_keepalive=True)
+        self._redis = connect_async(url)
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def listen(self) -> None:
         """Runs for the life of the process. A missed message costs a waiter its timeout, never an event."""
         while True:
             try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
+                async with self._redis.pubsub() as subscription:
                     await subscription.subscribe(WAKE_CHANNEL)
-                    async for message in subscription.listen():
-                        for event in self._waiting.get(message["data"].decode(), ()):
-                            event.set()
+                    await self._follow(subscription)
             except (RedisError, OSError):
                 await asyncio.sleep(1)
+
+    async def _follow(self, subscription: PubSub) -> None:
+        """Returns when the server does not answer any more: a link that is half open never says so."""
+        asked = False
+        while True:
+            # The answer to a ping is a message, too.
+            message = await subscription.get_message(timeout=QUIET_S)
+            if message and message["type"] == "message":
+                for event in self._waiting.get(message["data"].decode(), ()):
+                    event.set()
+            if message is None and asked:
+                return
+            asked = message is None
+            if asked:
+                await subscription.ping()
 
     async def close(self) -> None:
         await self._redis.aclose()

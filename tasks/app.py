@@ -8,8 +8,11 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
+from tasks import broker
 from tasks.formats import stamp
 from tasks.leases import HandedOut, Leases
+from tasks.scripts import sentinel_options
+from tasks.sentinel import Watched
 from tasks.settings import Settings
 
 # Stage names; tasks/pipeline.py holds a task for each. The queue of a stage bears its last part.
@@ -31,7 +34,13 @@ def create_app(settings: Settings) -> Celery:
 
     Each value was tried: see docs/decisions/0002-celery-settings.md.
     """
-    app = Celery("longhand", broker=settings.redis_url, include=["tasks.pipeline"])
+    broker.mend()
+    watched = Watched.parse(settings.redis_url)
+    app = Celery(
+        "longhand",
+        broker=watched.celery_url if watched else settings.redis_url,
+        include=["tasks.pipeline"],
+    )
     app.conf.update(
         # An exchange each: queues that share one also share their messages.
         task_queues=[Queue(name, Exchange(name), routing_key=name) for name in map(queue_of, STAGES)],
@@ -68,6 +77,11 @@ def create_app(settings: Settings) -> Celery:
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "queue_order_strategy": "round_robin",
+            **(
+                {"master_name": watched.master, "sentinel_kwargs": sentinel_options(watched)}
+                if watched
+                else {}
+            ),
         },
     )
     return app

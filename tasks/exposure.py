@@ -4,6 +4,7 @@ import ipaddress
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.errors import ConfigurationError
+from tasks.sentinel import Watched
 from tasks.settings import Settings
 
 MIN_CHARS = 16
@@ -29,14 +30,20 @@ def is_weak(password: str) -> bool:
 def refuse_weak_redis(settings: Settings) -> None:
     """Raise ConfigurationError for a Redis on another machine without a password, or with a weak one."""
     parts = urlsplit(settings.redis_url)
-    host, password = parts.hostname or "localhost", unquote(parts.password or "")
+    watched = Watched.parse(settings.redis_url)
+    if watched:
+        # Sentinels on another machine name servers on other machines.
+        hosts, password = [name for name, _ in watched.sentinels], watched.password or ""
+    else:
+        hosts, password = [parts.hostname or "localhost"], unquote(parts.password or "")
     if "password" in parse_qs(parts.query):
         # Celery's transport takes it from nowhere else.
         raise ConfigurationError(
             "REDIS_URL: write the password before the host, redis://:PASSWORD@HOST:PORT/0"
         )
-    if settings.allow_weak_passwords or is_loopback(host) or not is_weak(password):
+    if settings.allow_weak_passwords or all(map(is_loopback, hosts)) or not is_weak(password):
         return
+    host = next(host for host in hosts if not is_loopback(host))
     fault = "a weak password" if password else "no password"
     raise ConfigurationError(
         f"REDIS_URL has {fault} for {host}: set requirepass of Redis to {RULE}, "

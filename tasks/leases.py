@@ -15,7 +15,7 @@ from redis import Redis
 from tasks.chunks import Chunk
 from tasks.errors import LeaseLost, LonghandError, SourceChanged
 from tasks.events import Progress
-from tasks.scripts import Scripts, pack, text
+from tasks.scripts import WORKER_PATIENCE, Scripts, pack, text
 from tasks.settings import Settings
 from tasks.store import job_key
 
@@ -244,7 +244,11 @@ class Leases:
         """Put back what was lost, and say what is due."""
         settings = self._settings
         listing_ms, unseen_ms = settings.longest_retention_ms + MAX_TTL_MS, max(10_000, 6 * settings.reap_ms)
-        lists = self._scripts("reap", settings.dispatch_ms, listing_ms, unseen_ms)
+        # A worker that waits for an answer of a Redis that hangs learns only then that it is back.
+        grace_ms = min(settings.lease_ms, 2 * settings.heartbeat_ms + int(1000 * WORKER_PATIENCE.answer_s))
+        lists = self._scripts(
+            "reap", settings.dispatch_ms, listing_ms, unseen_ms, settings.lease_ms // 2, grace_ms
+        )
         return Reaped(*([text(item) for item in found] for found in lists))
 
     def be_the_reaper(self, owner: str, for_ms: int) -> bool:

@@ -3,6 +3,7 @@
 import base64
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,6 +22,7 @@ from pydantic import (
 from tasks.endpoints import Endpoint, endpoints_of
 from tasks.errors import ConfigurationError
 from tasks.policy import PORTS, Allowed, Policy
+from tasks.sentinel import Watched
 from tasks.weights import weights_of
 
 REDIS_URL = "redis://127.0.0.1:6379/0"
@@ -93,6 +95,12 @@ def _secret(value: str) -> str:
     return value
 
 
+def _redis_url(value: str) -> str:
+    if not Watched.parse(value) and not re.match(r"^rediss?://[^/?#]+(/\d*)?(\?[^#]*)?$", value):
+        raise ValueError("write it as redis://, rediss:// or sentinel://, with the number of a database")
+    return value
+
+
 def _login(value: str) -> str:
     """Flower takes a comma for the end of a login, and the password would be what stands before it."""
     user, _, password = value.partition(":")
@@ -136,8 +144,8 @@ class Settings(BaseModel):
     api_url: str = "http://127.0.0.1:8000/v2/longhand"
     api_key: str = ""
 
-    # redis:// or rediss://, with the number of the broker's database as its path.
-    redis_url: Annotated[str, Field(pattern=r"^rediss?://[^/?#]+(/\d*)?(\?[^#]*)?$")] = REDIS_URL
+    # redis://, rediss:// or sentinel://, with the number of the broker's database as its path.
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = REDIS_URL
     webhook_secret: Annotated[str, AfterValidator(_secret)] = ""
     # Those before it, while receivers change over: they sign as well.
     webhook_previous_secrets: SecretList = ()

@@ -12,15 +12,15 @@ from itertools import islice
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks.chunks import Chunk
+from tasks.durable import Durable
 from tasks.endings import Ending
 from tasks.errors import QueueFull, QuotaExceeded
 from tasks.job import Callback, Job, NewJob, Request, Status
 from tasks.redis_check import check_redis
 from tasks.scripts import Scripts, pack, text, unpack
+from tasks.sentinel import Watched
 from tasks.settings import Settings
 from tasks.transcript import ChunkResult, Gap, Transcript, merge, result_from_bytes
 
@@ -30,8 +30,6 @@ READERS_PAGE = 200
 QUEUED = "queued"
 # And: the lease of its handler must be over.
 UNATTENDED = "unattended"
-# Less than the patience of an HTTP client's connection to Redis.
-DISK_MS = 2_500
 
 
 def job_key(job_id: str, part: str = "") -> str:
@@ -60,7 +58,8 @@ class Store:
         self._redis: Any = client
         self._scripts = Scripts(client)
         self._settings = settings
-        self._wait_for_disk = settings.durable_accept
+        watched = Watched.parse(settings.redis_url) is not None
+        self._durable = Durable(wanted=settings.durable_accept, watched=watched)
 
     @property
     def queue_visible_ms(self) -> int:
@@ -70,7 +69,7 @@ class Store:
     def check_server(self) -> list[str]:
         """Warnings about this Redis; raises ConfigurationError where it could lose an accepted job."""
         warnings, on_disk = check_redis(self._client, self._settings)
-        self._wait_for_disk = self._wait_for_disk and on_disk
+        self._durable.on_disk(on_disk)
         return warnings
 
     def create(self, new: NewJob) -> bool:
@@ -105,16 +104,9 @@ class Store:
                 *(settings.max_queued_jobs, 60_000 * settings.max_audio_minutes, new.account, *pairs),
                 client=pipe,
             )
-            if self._wait_for_disk:
-                pipe.execute_command("WAITAOF", 1, 0, DISK_MS)
+            self._durable.ask(self._redis, pipe)
             answers = pipe.execute(raise_on_error=False)
-        for answer in answers:
-            if isinstance(answer, ResponseError) and "WAITAOF" in str(answer):
-                self._wait_for_disk = False  # AOF is off, or a server before 7.2
-            elif isinstance(answer, Exception):
-                raise answer
-        if self._wait_for_disk and not answers[-1][0]:
-            raise RedisTimeoutError("Redis did not have the job on disk in time")
+        self._durable.check(answers)
         if answers[0] < 0:
             raise QueueFull if answers[0] == -1 else QuotaExceeded
         return bool(answers[0] == 1)

@@ -1,5 +1,6 @@
 -- Put back what was lost. ARGV: dispatch_ms, listing_ms (how long a job stays in the list of jobs),
--- unseen_ms (nobody looked for so long: no lease of a handler is over).
+-- unseen_ms (nobody looked for so long: no lease of a handler is over), away_ms (nor one of an attempt, which
+-- gets another grace_ms), grace_ms.
 -- Returns {jobs to ring assemble for, receivers with due deliveries, jobs past a deadline, jobs whose
 -- blobs may go, jobs whose handler is gone}. Ingests and chunks put back here are handed out by the dispatch scripts.
 local now = now_ms()
@@ -8,6 +9,18 @@ local function expired(stage)
   return redis.call('ZRANGEBYSCORE', leases_key(stage), '-inf', now, 'LIMIT', 0, 200)
 end
 
+local gap = now - tonumber(redis.call('GET', 'lh:reaped') or now)
+redis.call('SET', 'lh:reaped', now)
+-- Where Redis was away, no attempt could renew its lease: each has the time to, once it is back.
+if gap > tonumber(ARGV[4]) then
+  for _, stage in ipairs({'ingest', 'transcribe', 'assemble'}) do
+    local members = expired(stage)
+    while members[1] do
+      for _, member in ipairs(members) do redis.call('ZADD', leases_key(stage), now + ARGV[5], member) end
+      members = expired(stage)
+    end
+  end
+end
 for _, member in ipairs(expired('transcribe')) do
   local job, index = parts(member)
   if redis.call('SISMEMBER', job_key(job, 'inflight'), index) == 1 then
@@ -47,12 +60,11 @@ for _, stage in ipairs({'ingest', 'transcribe', 'assemble', 'deliver'}) do
   redis.call('ZREMRANGEBYSCORE', 'lh:slots:' .. stage, '-inf', now)
 end
 -- Where Redis was away, no handler could renew its lease: each has the time to, once it is back.
-if now - tonumber(redis.call('GET', 'lh:reaped') or now) > tonumber(ARGV[3]) then
+if gap > tonumber(ARGV[3]) then
   for _, job in ipairs(redis.call('ZRANGE', 'lh:attended', 0, -1)) do
     redis.call('ZADD', 'lh:attended', 'GT', now + 30000, job)
   end
 end
-redis.call('SET', 'lh:reaped', now)
 local unattended = {}
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', 'lh:attended', '-inf', now, 'LIMIT', 0, 200)) do
   local status = redis.call('HGET', job_key(job), 'status')

@@ -1,0 +1,70 @@
+"""When a new job is where it has to be before its client is told: on disk, with Sentinel on two of them."""
+
+from typing import Any
+
+import structlog
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tasks.scripts import text
+
+# Less than the patience of an HTTP client's connection to Redis.
+DISK_MS = 2_500
+
+log = structlog.get_logger()
+
+
+class Durable:
+    """Waits for the disk of the server and, where Sentinels watch it, for that of one replica.
+
+    A replica counts while the server has it connected. Without one jobs are accepted all the same, as long as
+    the Sentinels name this server: to refuse them would make two servers less available than one.
+    """
+
+    def __init__(self, *, wanted: bool, watched: bool) -> None:
+        self._wanted = wanted
+        self._watched = watched
+        self._replicas = int(watched)
+
+    def on_disk(self, kept: bool) -> None:
+        """Whether the server keeps (or may keep) an append-only file."""
+        self._wanted = self._wanted and kept
+
+    def ask(self, redis: Any, pipe: Any) -> None:
+        """Queue the questions behind the writes that are in the pipeline `pipe` of the client `redis`."""
+        if not self._wanted:
+            return
+        if self._watched:
+            if not self._replicas:
+                # A master that was replaced and does not know it has no replica either. If the Sentinels name
+                # another, what comes now goes there.
+                redis.connection_pool.get_master_address()
+                # One that is back counts from the first job on.
+                self._look(redis.execute_command("ROLE"))
+            pipe.execute_command("ROLE")
+        pipe.execute_command("WAITAOF", 1, self._replicas, DISK_MS)
+
+    def check(self, answers: list[Any]) -> None:
+        """Judge the answers to a pipeline whose last questions were ours.
+
+        Raises redis.exceptions.TimeoutError where the disk took too long, and the first error among them.
+        """
+        for answer in answers:
+            if isinstance(answer, ResponseError) and "WAITAOF" in str(answer):
+                self._wanted = False  # AOF is off, or a server before 7.2
+            elif isinstance(answer, Exception):
+                raise answer
+        if not self._wanted:
+            return
+        local, replicas = answers[-1]
+        if not local:
+            raise RedisTimeoutError("Redis did not have the job on disk in time")
+        if self._watched and self._replicas and not replicas:
+            self._look(answers[-2])
+            raise RedisTimeoutError("no replica of Redis had the job on disk in time")
+
+    def _look(self, role: Any) -> None:
+        replicas = len(role[2]) if text(role[0]) == "master" else 1
+        if self._replicas and not replicas:
+            log.warning("no_replica", warning="Redis has no replica: what it accepts is on its disk alone")
+        self._replicas = min(1, replicas)
