@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo up compose test test-long test-compose test-clients chaos check bench clean
+.PHONY: help setup demo up compose test test-long test-compose test-outages test-clients chaos check bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,14 +30,17 @@ up: setup ## run Longhand on this machine
 compose: ## run Longhand in containers on this machine's CPU; WORKERS=... of them transcribe
 	@$(PYTHON) -m demo.compose $(if $(WORKERS),--workers '$(WORKERS)')
 
-test: setup ## run all tests but those of test-long, test-compose and test-clients
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/compose --ignore tests/clients --ignore tests/long
+test: setup ## run all tests but those of test-long, test-compose, test-clients and test-outages
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/compose --ignore tests/clients --ignore tests/long -m "not outage"
 
 test-long: setup ## transcribe a day of silence; takes minutes
 	$(BIN)/python -m pytest -s tests/long
 
 test-compose: setup ## build the images and run the stack of compose.yaml; needs a Docker engine
 	$(BIN)/python -m pytest -rs tests/compose
+
+test-outages: setup ## take Redis away in every way, and let Sentinels fail over; takes minutes
+	$(BIN)/python -m pytest -m outage tests/integration
 
 test-clients: setup ## run RunPod's and ivrit's real clients; sets them up in .clients, and writes docs/compatibility.md
 	$(BIN)/python -m tests.clients.environments

@@ -13,27 +13,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 class Closable:
     """Of a channel: once it is closed it says so, in a way that Celery takes for a lost connection."""
 
-    @property
-    def do_restore(self) -> bool:
-        """Whether messages can go back to their queue; the reaper rings again for those that cannot."""
-        return self._open
-
-    @property
-    def _open(self) -> bool:
-        connection = getattr(self, "connection", None)
-        return connection is not None and connection.client is not None
-
     def _connparams(self, asynchronous: bool = False) -> Any:
-        if not self._open:
+        connection = getattr(self, "connection", None)
+        if connection is None or connection.client is None:
             raise RedisConnectionError("this channel was closed when the broker was lost")
         return super()._connparams(asynchronous)  # type: ignore[misc]
 
 
-class Channel(Closable, redis.Channel):  # type: ignore[override]
+class Channel(Closable, redis.Channel):
     """Of a server that is named."""
 
 
-class SentinelChannel(Closable, redis.SentinelChannel):  # type: ignore[override]
+class SentinelChannel(Closable, redis.SentinelChannel):
     """Of a server that Sentinels name."""
 
 

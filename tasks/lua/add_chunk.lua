@@ -6,10 +6,10 @@ if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' en
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
 local known = redis.call('HGET', job_key(job, 'chunks'), index)
 if known then
-  if cjson.decode(known).digest ~= ARGV[5] then return 'changed' end
-  -- A run that begins anew has left the line if its turn came before it was running.
-  line_up(job, 'transcribe')
-  return 'same'
+  local row = cjson.decode(known)
+  if row.digest ~= ARGV[5] then return 'changed' end
+  -- The same attempt asks twice when the answer to its first question was lost: its blob is the chunk's.
+  return row.blob == cjson.decode(ARGV[4]).blob and 'added' or 'same'
 end
 redis.call('HSET', job_key(job, 'chunks'), index, ARGV[4])
 redis.call('ZADD', job_key(job, 'pending'), index, index)

@@ -4,7 +4,10 @@
 local job, now = ARGV[1], now_ms()
 if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' end
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
-if redis.call('HLEN', job_key(job, 'chunks')) ~= tonumber(ARGV[3]) then return 'changed' end
+local known = redis.call('HLEN', job_key(job, 'chunks'))
+if known > tonumber(ARGV[3]) then return 'changed' end
+-- A failover has lost some: another attempt adds them.
+if known < tonumber(ARGV[3]) then return 'lost' end
 local batch, sealed = unpack(fields(job, 'batch', 'sealed'))
 redis.call('HSET', job_key(job), 'sealed', 1, 'total', ARGV[3], 'duration_ms', ARGV[4], 'warnings', ARGV[5])
 -- Asked again after an answer that was lost, it is counted already.

@@ -18,7 +18,7 @@ from tests.conftest import Eventually, Receiver, write_recording
 from tests.link import Link, link
 from tests.servers import Server, server
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.outage, pytest.mark.timeout(300)]
 
 BROKER = 2
 STATE = 3
@@ -183,10 +183,6 @@ def test_a_half_open_link_to_the_broker_heals(
     site: Site, receiver: Receiver, eventually: Eventually, expected: Any
 ) -> None:
     assert site.link.halve(BROKER) > 3
-    began_s = time.monotonic()
     job_id = site.submit(receiver, "slow:20")
     eventually(lambda: site.completed(job_id), 90, "the end of the job")
-    took_s = time.monotonic() - began_s
-    assert took_s < 90, took_s
-    (receiver.folder / "took").write_text(str(took_s))
     ended_well(site, receiver, job_id, expected, eventually)
