@@ -1,6 +1,7 @@
 """`/retry` and `/purge-queue`: the next run of a failed job keeps what is done; a queue is emptied."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,5 +209,6 @@ def test_a_job_whose_plan_was_written_in_part_goes_on_with_it(bench: Bench) -> N
     bench.store.retry("j")
     assert bench.hand_out() == [], "nothing before its ingest"
     ingest = bench.claim(INGEST, INGEST)
-    assert not any(bench.leases.add_chunk(ingest, chunk(index)) for index in range(2)), "both were there"
+    chunks = [replace(chunk(index), blob="of this run") for index in range(2)]
+    assert not any(bench.leases.add_chunk(ingest, each) for each in chunks), "both were there"
     assert bench.hand_out() == [("j", 0), ("j", 1)]

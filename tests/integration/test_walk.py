@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -110,7 +110,8 @@ class Walk:
 
     def add_chunk(self) -> str:
         self.check(self.bench.leases.add_chunk(self.ingest, chunk(self.planned)), "not added")
-        self.check(not self.bench.leases.add_chunk(self.ingest, chunk(self.planned)), "added twice")
+        again = replace(chunk(self.planned), blob="of another attempt")
+        self.check(not self.bench.leases.add_chunk(self.ingest, again), "added twice")
         self.planned += 1
         return str(self.planned - 1)
 
