@@ -117,6 +117,9 @@ class Deliveries(RuleBasedStateMachine):
             return None
         head = self.redis.lindex(f"lh:job:{delivery.job_id}:outbox", 0)
         assert head == delivery.id.encode(), "an event that is not the first of its job is in hand"
+        assert self.redis.zscore(f"lh:receiver:{RECEIVER}", delivery.id) > delivery.taken_ms, (
+            "it is due at once again"
+        )
         told = self.sent[delivery.job_id]
         if delivery.id not in told:
             assert not told or _order(told[-1]) < _order(delivery.id), "events are told in their order"
