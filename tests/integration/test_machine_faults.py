@@ -5,24 +5,13 @@ from dataclasses import replace
 from tasks import endings
 from tasks.errors import ExecutionTimeout
 from tasks.leases import INGEST, TRANSCRIBE, Beat
-from tests.bench import HOOK, NEW, RECEIVER, REQUEST, Bench, chunk
+from tests.bench import HOOK, NEW, RECEIVER, REQUEST, Bench
 
 
 def failed(bench: Bench, job_id: str = "j") -> None:
     """End a job in failure."""
     ending = endings.failed(job_id, "r", bench.store.now_ms(), ExecutionTimeout())
     assert bench.store.finish(job_id, ending)[0]
-
-
-def test_a_plan_that_is_made_again_is_handed_out_again(bench: Bench) -> None:
-    bench.planned(chunks=2)
-    failed(bench)
-    assert bench.store.retry("j") == "queued"
-    # Its turn comes while it is queued, when nobody may work on its chunks yet.
-    assert bench.hand_out() == []
-    ingest = bench.claim(INGEST, INGEST)
-    assert [bench.leases.add_chunk(ingest, chunk(index)) for index in range(2)] == [False, False]
-    assert bench.hand_out() == [("j", 0), ("j", 1)]
 
 
 def test_a_heartbeat_that_comes_late_adds_nothing_to_what_is_transcribed(bench: Bench) -> None:

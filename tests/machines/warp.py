@@ -9,6 +9,8 @@ local function moved(text)
   local number = string.match(text, '^%d+$') and tonumber(text)
   return number and number > least and string.format('%d', number - by) or nil
 end
+-- The reaper goes on looking meanwhile.
+redis.call('DEL', 'lh:reaped')
 for _, key in ipairs(redis.call('KEYS', 'lh:*')) do
   local kind, ttl = redis.call('TYPE', key).ok, redis.call('PTTL', key)
   if kind == 'zset' then
