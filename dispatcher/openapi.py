@@ -41,6 +41,8 @@ UPLOAD_ERRORS = {
     "415": "Neither a form nor tus",
     "507": "No room for it: later",
 }
+# Of /run and /runsync alone.
+SUBMISSION_ERRORS = {"409": "This Idempotency-Key came with another body before"}
 FILE = {
     "type": "object",
     "required": ["file"],
@@ -102,6 +104,8 @@ def _answers(name: str) -> dict[str, Schema]:
     """Every status that an operation answers with, and its body."""
     answers = {status: _answer("As asked", schema) for status, schema in ANSWERS[name].items()}
     errors = ERRORS | (UPLOAD_ERRORS if " upload" in name else {})
+    if name in ("POST run", "POST runsync"):
+        errors |= SUBMISSION_ERRORS
     # A HEAD has the status alone.
     problem = None if name.startswith("HEAD ") else {"$ref": "#/components/schemas/Problem"}
     return answers | {status: _answer(words, problem) for status, words in errors.items()}

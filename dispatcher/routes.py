@@ -4,20 +4,21 @@ import asyncio
 import json
 from typing import Annotated, Any
 
-from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from redis.exceptions import RedisError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from dispatcher import problems
+from dispatcher.accepting import accept
 from dispatcher.access import Caller
 from dispatcher.readers import Reader
-from dispatcher.schemas import detached, parse_callback, parse_policy
 from dispatcher.service import Service
 from dispatcher.submit import JOB_ID, new_job_id
-from tasks.errors import LonghandError, QueueFull, QuotaExceeded
+from tasks.idempotency import (
+    KEY_PATTERN,
+)
 from tasks.job import Job, Status
 from tasks.views import (
     PLATFORM_STATUS,
@@ -38,26 +39,38 @@ LOOK_S = 0.5
 EMPTY_PAGE = {"status": STREAM_OPEN, "stream": []}
 RUNSYNC_WAIT_MS = 90_000
 MAX_RUNSYNC_WAIT_MS = 300_000
-# Bodies that are read as JSON at a time: each is in memory more than once meanwhile.
-PARSERS = CapacityLimiter(2)
 
 Wait = Annotated[int | None, Query(ge=0)]
+# Judged in accepting.py, whose sentence says more than FastAPI's.
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="the same key with the same body is the same job, for as long as that is kept; "
+        "with another body it is a 409",
+        json_schema_extra={"pattern": KEY_PATTERN},
+    ),
+]
 Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$")]
 
 
 @router.post("/run")
-async def run(request: Request, endpoint_id: str, service: Caller) -> JSONResponse:
+async def run(request: Request, service: Caller, idempotency_key: IdempotencyKey = None) -> JSONResponse:
     """Accept a job; on the answer it is on disk."""
-    job_id = new_job_id()
-    await _accept(request, service, endpoint_id, job_id, service.settings.max_run_bytes)
+    limit = service.settings.max_run_bytes
+    job_id, _ = await accept(request, service, new_job_id(), limit, idempotency_key)
     return JSONResponse({"id": job_id, "status": "IN_QUEUE"})
 
 
 @router.post("/runsync")
-async def runsync(request: Request, endpoint_id: str, service: Caller, wait: Wait = None) -> Response:
+async def runsync(
+    request: Request,
+    service: Caller,
+    wait: Wait = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """Accept a job and wait for its end; after `wait` ms, its status object as it is then."""
-    job_id = new_job_id("sync-")
-    alone = await _accept(request, service, endpoint_id, job_id, service.settings.max_runsync_bytes)
+    job_id, limit = new_job_id("sync-"), service.settings.max_runsync_bytes
+    job_id, alone = await accept(request, service, job_id, limit, idempotency_key)
     wait_ms = 0 if alone else min(max(wait or RUNSYNC_WAIT_MS, 1_000), MAX_RUNSYNC_WAIT_MS)
     return await _status_after(request, service, job_id, wait_ms)
 
@@ -133,61 +146,6 @@ async def purge_queue(request: Request, endpoint_id: str, service: Caller) -> JS
     """Cancel the caller's jobs that wait in the queue; those that are worked on go on."""
     removed = await run_in_threadpool(service.submitter.purge, endpoint_id, request.state.account)
     return JSONResponse({"removed": removed, "status": "completed"})
-
-
-async def _accept(request: Request, service: Service, endpoint: str, job_id: str, limit: int) -> bool:
-    """Submit what a request brings. Whether nobody waits for its end.
-
-    What was brought is gone on return: /runsync would hold its 20 MiB for as long as it waits.
-    """
-    body = await _body(request, limit)
-    await _submit(request, service, endpoint, body, job_id)
-    return detached(body["input"])
-
-
-async def _body(request: Request, limit: int) -> dict[str, Any]:
-    """The request's JSON object with an `input`. Raises Problem (400) for anything else."""
-    too_large = problems.bad_request(
-        f"body: exceeded max body size of {limit // 1024**2}MiB", "body_too_large"
-    )
-    if int(request.headers.get("content-length", "0")) > limit:
-        raise too_large
-    data = bytearray()
-    async for block in request.stream():
-        data += block
-        if len(data) > limit:
-            raise too_large
-    try:
-        body = await to_thread.run_sync(_parsed, data, limiter=PARSERS)
-    except (ValueError, RecursionError):
-        raise problems.bad_request("body: not valid JSON") from None
-    if not isinstance(body, dict) or "input" not in body:
-        raise problems.bad_request("body: `input` is missing")
-    return body
-
-
-def _parsed(data: bytearray) -> Any:
-    """The JSON, of which `data` holds nothing any more: a recording is there twice at the most."""
-    text = data.decode(json.detect_encoding(data), "surrogatepass")
-    data.clear()
-    return json.loads(text)
-
-
-async def _submit(
-    request: Request, service: Service, endpoint: str, body: dict[str, Any], job_id: str
-) -> None:
-    limits = parse_policy(body.get("policy"), service.settings, endpoint)
-    account = request.state.account
-    try:
-        callback = parse_callback(body.get("webhook"), body["input"], service.settings, account, endpoint)
-    except LonghandError as error:
-        raise problems.bad_request(f"webhook: {error}", error.code) from None
-    try:
-        await run_in_threadpool(
-            service.submitter.submit, job_id, body["input"], endpoint, account, limits, callback=callback
-        )
-    except (QueueFull, QuotaExceeded) as error:
-        raise problems.full(error) from None
 
 
 async def _job(request: Request, service: Service, job_id: str, *, expired: bool = False) -> Job:

@@ -15,6 +15,7 @@ from tasks.app import Doorbells
 from tasks.blobs import Blobs
 from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError, QueueFull, QuotaExceeded
 from tasks.guard import receiver_of
+from tasks.idempotency import AlreadyAccepted, IdempotencyConflict, Once
 from tasks.job import BLOB_SCHEME, UPLOAD_SCHEME, Callback, Job, NewJob, Request
 from tasks.settings import Settings
 from tasks.store import QUEUED, Store
@@ -54,17 +55,21 @@ class Submitter:
         limits: Limits,
         *,
         callback: Callback | None = None,
+        once: Once | None = None,
     ) -> bool:
         """Write the job; on return it is on disk. False if this id was there already.
 
         An input that is not valid makes a job that has failed: its error is told wherever a job is read,
         and by webhook. Raises InvalidInput for an id that cannot be one, BlobStoreFailed, QueueFull and
-        QuotaExceeded.
+        QuotaExceeded; AlreadyAccepted and IdempotencyConflict where `once` came before.
         """
         if not JOB_ID.fullmatch(job_id):
             raise InvalidInput("a job's id is 1 to 128 letters, digits, - and _")
         if self._store.job(job_id):
             return False
+        if once:
+            # Before anything is stored for it; two at the same time are told apart by create().
+            self._store.refuse_repetition(once)
         contact = parse_contact(raw, self._settings, endpoint)
         defaults = self._settings.endpoint(endpoint)
         new = NewJob(
@@ -80,6 +85,7 @@ class Submitter:
             receiver_of(account, contact.webhook_url) if contact.webhook_url else "",
             callback,
             defaults.retention_ms if defaults else None,
+            once=once,
         )
         try:
             parsed = self._with_stored_blobs(job_id, parse_input(raw, self._settings, endpoint))
@@ -92,7 +98,7 @@ class Submitter:
             return self._refuse(new, error)
         try:
             created = self._store.create(replace(new, request=parsed.request, parts=parsed.parts))
-        except (RedisError, QueueFull, QuotaExceeded):
+        except (RedisError, QueueFull, QuotaExceeded, AlreadyAccepted, IdempotencyConflict):
             self._delete_blobs(job_id, len(parsed.parts))
             raise
         log.info("job_accepted", job_id=job_id, endpoint=endpoint, account=account, new=created)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from tasks.endpoints import Dialect
+from tasks.idempotency import Once
 
 # The fields of faster-whisper's VadOptions, which the dispatcher cannot import.
 VAD_PARAMETERS = (
@@ -145,6 +146,8 @@ class NewJob:
     retention_ms: int | None = None
     # Of a batch: the request of each of its recordings.
     parts: tuple[Request, ...] = ()
+    # What a repetition of its request is known by.
+    once: Once | None = None
 
 
 def _int(text: str | None) -> int | None:

@@ -17,6 +17,7 @@ from tasks.chunks import Chunk
 from tasks.durable import Durable
 from tasks.endings import Ending
 from tasks.errors import QueueFull, QuotaExceeded
+from tasks.idempotency import Once
 from tasks.job import Callback, Job, NewJob, Request, Status
 from tasks.redis_check import check_redis
 from tasks.scripts import Scripts, pack, text, unpack
@@ -75,9 +76,10 @@ class Store:
     def create(self, new: NewJob) -> bool:
         """Write a new job and wait until it is on disk; False if it was there already.
 
-        Raises redis.exceptions.TimeoutError where the disk takes too long; QueueFull and QuotaExceeded.
+        Raises redis.exceptions.TimeoutError where the disk takes too long; QueueFull and QuotaExceeded;
+        AlreadyAccepted and IdempotencyConflict where its request came before.
         """
-        settings = self._settings
+        settings, once = self._settings, new.once
         kept: dict[str, str | int] = {
             "retention_ms": settings.retention_ms if new.retention_ms is None else new.retention_ms,
             "weight": settings.weight(new.account),
@@ -97,19 +99,32 @@ class Store:
             }
         parts = [{**_row(new, request), **kept} for request in new.parts]
         pairs = [part for pair in row.items() for part in pair]
+        arguments = (new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else "")
+        limits = (settings.max_queued_jobs, 60_000 * settings.max_audio_minutes)
+        known = (once.key, once.body) if once else ("", "")
         with self._redis.pipeline(transaction=False) as pipe:
-            self._scripts(
-                "create",
-                *(new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else ""),
-                *(settings.max_queued_jobs, 60_000 * settings.max_audio_minutes, new.account, *pairs),
-                client=pipe,
-            )
-            self._durable.ask(self._redis, pipe)
-            answers = pipe.execute(raise_on_error=False)
+            self._scripts("create", *arguments, *limits, new.account, *known, *pairs, client=pipe)
+            answer = self._on_disk(pipe)
+        if once and isinstance(answer, bytes):
+            raise once.told(text(answer))
+        if answer < 0:
+            raise QueueFull if answer == -1 else QuotaExceeded
+        return bool(answer == 1)
+
+    def refuse_repetition(self, once: Once) -> None:
+        """Raise what create() would where a request came before; on that, its job is on disk."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.get(f"lh:once:{once.key}")
+            found = self._on_disk(pipe)
+        if found:
+            raise once.told(text(found))
+
+    def _on_disk(self, pipe: Any) -> Any:
+        """The first answer of a pipeline, once all that Redis did before it is on disk."""
+        self._durable.ask(self._redis, pipe)
+        answers = pipe.execute(raise_on_error=False)
         self._durable.check(answers)
-        if answers[0] < 0:
-            raise QueueFull if answers[0] == -1 else QuotaExceeded
-        return bool(answers[0] == 1)
+        return answers[0]
 
     def job(self, job_id: str) -> Job | None:
         row = self._redis.hgetall(job_key(job_id))

@@ -1,10 +1,13 @@
 -- A new job, once, with its parts if it is a batch.
--- ARGV: job, endpoint, ttl_ms, parts (JSON: the row of each part, or ''), two limits, account, then field/value
--- pairs of its row.
--- Returns 1, 0 if the job exists already, -1 if too many jobs of the account wait, -2 if it has had all the
+-- ARGV: job, endpoint, ttl_ms, parts (JSON: the row of each part, or ''), two limits, account, idempotency key and
+-- digest of the body ('' and '': none), then field/value pairs of its row.
+-- Returns 1, 0 if the job exists already, '<digest> <job>' of the job that has this key already, -1 if too many jobs of the account wait, -2 if it has had all the
 -- audio of the day. ARGV[5], ARGV[6]: these limits (0: none); jobs, ms.
 local job, endpoint, now = ARGV[1], ARGV[2], now_ms()
 if redis.call('EXISTS', job_key(job)) == 1 then return 0 end
+-- Before the limits: the repetition of a request that was accepted is no new job.
+local known = ARGV[8] ~= '' and redis.call('GET', once_key(ARGV[8]))
+if known and redis.call('EXISTS', job_key(string.match(known, ' (.*)$'))) == 1 then return known end
 
 local account, most_waiting, most_ms = ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[6])
 if most_waiting > 0 and tonumber(redis.call('HGET', 'lh:waiting', account) or '0') >= most_waiting then return -1 end
@@ -17,7 +20,11 @@ local function write(id, ...)
   redis.call('ZADD', 'lh:deadlines', now + ARGV[3], id)
 end
 
-write(job, unpack(ARGV, 8))
+write(job, unpack(ARGV, 10))
+if ARGV[8] ~= '' then
+  redis.call('SET', once_key(ARGV[8]), ARGV[9] .. ' ' .. job)
+  redis.call('HSET', job_key(job), 'once', ARGV[8])
+end
 redis.call('ZADD', 'lh:jobs', now, job)
 if ARGV[4] ~= '' then
   local rows = cjson.decode(ARGV[4])

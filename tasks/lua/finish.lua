@@ -42,6 +42,8 @@ local function expire(id)
     redis.call('PEXPIRE', job_key(id, part), retention_ms)
   end
   redis.call('PEXPIRE', job_key(id), retention_ms)
+  local once = redis.call('HGET', job_key(id), 'once')
+  if once then redis.call('PEXPIRE', once_key(once), retention_ms) end
 end
 
 close(job, old)

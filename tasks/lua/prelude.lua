@@ -12,6 +12,9 @@ local function job_key(job, part)
   return 'lh:job:' .. job
 end
 
+-- The job that an idempotency key stands for; the key is a digest.
+local function once_key(key) return 'lh:once:' .. key end
+
 local function leases_key(stage) return 'lh:leases:' .. stage end
 
 -- Job and unit of a member of the above.

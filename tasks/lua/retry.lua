@@ -10,6 +10,8 @@ if first[2] == '' then return 'refused' end
 
 local function keep(id)
   redis.call('PERSIST', job_key(id))
+  local once = redis.call('HGET', job_key(id), 'once')
+  if once then redis.call('PERSIST', once_key(once)) end
   for _, part in ipairs({'chunks', 'results', 'leases', 'workers'}) do redis.call('PERSIST', job_key(id, part)) end
 end
 
