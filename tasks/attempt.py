@@ -1,5 +1,6 @@
 """One attempt at a unit of work: claim its lease, work under a heartbeat, and end in a state of the job."""
 
+import time
 from collections.abc import Callable
 
 import structlog
@@ -26,6 +27,24 @@ log = structlog.get_logger()
 ENDS_THE_JOB = (InvalidInput, UnknownModel, ModelLanguage)
 
 Work = Callable[[Lease, Heartbeat], None]
+
+
+class Seldom:
+    """Lets something through once in `every_s` at the most."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._last_s = float("-inf")
+
+    def due(self, now_s: float) -> bool:
+        if now_s - self._last_s < self._every_s:
+            return False
+        self._last_s = now_s
+        return True
+
+
+# A process that meets newer jobs meets one every few seconds.
+SELDOM = Seldom(60)
 
 
 class AttemptFailed(Exception):
@@ -79,6 +98,10 @@ def fail_job(context: Context, job_id: str, error: LonghandError) -> None:
 
 
 def _refused(context: Context, job_id: str, stage: str, unit: str, reason: str) -> None:
+    if reason == "newer":
+        if SELDOM.due(time.monotonic()):
+            log.warning("newer_job", job_id=job_id, stage=stage, hint="upgrade this worker")
+        return
     log.info("claim_refused", job_id=job_id, stage=stage, unit=unit, reason=reason)
     if reason == "worn":
         fail_job(context, job_id, Unexpected(f"{stage} was started too often and never finished"))

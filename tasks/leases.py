@@ -56,7 +56,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why there is no lease: gone, done, dead, held, unknown, worn, or complete (ring assemble)."""
+    """Why there is no lease: newer (than this Longhand), gone, done, dead, held, unknown, worn, or complete (ring assemble)."""
 
     reason: str
 

@@ -1,11 +1,12 @@
 -- Take a lease on one unit of work. ARGV: job, stage, unit, owner, lease_ms, max_starts, dispatch_ms.
 -- A task message is only a hint: lost, doubled and late ones end here, harmlessly.
--- Returns {'ok', fence, deaths in a row in one window} or {why not}: gone, done, dead, held, unknown, worn
+-- Returns {'ok', fence, deaths in a row in one window} or {why not}: gone, done, dead, held, unknown, newer (than
+-- these scripts: the unit is set aside for a worker that knows it), worn
 -- (started too often: the caller fails the job), or 'complete' (a worn chunk was given up and was the last: ring
 -- assemble).
 local job, stage, unit, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now, leases = now_ms(), job_key(job, 'leases')
-local row = fields(job, 'status', 'execution_timeout_ms', 'parts')
+local row = fields(job, 'status', 'execution_timeout_ms', 'parts', 'schema')
 local status = row[1]
 -- A batch whose recordings were all done before is queued until it is assembled.
 local begins = stage == 'ingest' or (stage == 'assemble' and row[3])
@@ -36,6 +37,21 @@ local function granted()
 end
 if held_by == owner then return granted() end
 if held_by and expiry > now then return {'held'} end
+if tonumber(row[4] or '1') > SCHEMA then
+  drop_lease(job, stage, unit)
+  if stage == 'transcribe' then
+    redis.call('SREM', job_key(job, 'inflight'), unit)
+    redis.call('ZADD', job_key(job, 'pending'), unit, unit)
+  end
+  if stage == 'assemble' then
+    redis.call('ZADD', leases_key(stage), now + NEWER_MS, member)
+  else
+    -- Out of the line and out of flight: what nobody here may do takes no place of what they may.
+    leave_line(job, stage)
+    redis.call('ZADD', 'lh:aside', now + NEWER_MS, job .. '/' .. stage)
+  end
+  return {'newer'}
+end
 local starts = redis.call('HMGET', leases, unit, unit .. ':before')
 if tonumber(starts[1] or '0') - tonumber(starts[2] or '0') >= tonumber(ARGV[6]) then
   if stage ~= 'transcribe' then return {'worn'} end

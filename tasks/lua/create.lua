@@ -14,7 +14,7 @@ if most_waiting > 0 and tonumber(redis.call('HGET', 'lh:waiting', account) or '0
 if most_ms > 0 and tonumber(redis.call('GET', audio_key(account, now)) or '0') >= most_ms then return -2 end
 
 local function write(id, ...)
-  redis.call('HSET', job_key(id), 'schema', 1, 'status', 'queued', 'run', 1, 'endpoint', endpoint,
+  redis.call('HSET', job_key(id), 'schema', SCHEMA, 'status', 'queued', 'run', 1, 'endpoint', endpoint,
     'account', account, 'created_ms', now, 'ttl_ms', ARGV[3], 'deadline_ms', now + ARGV[3], ...)
   recount(id, nil, 'queued')
   redis.call('ZADD', 'lh:deadlines', now + ARGV[3], id)

@@ -7,6 +7,11 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- The newest form of a job's row that these scripts know, and write. A unit of a newer one waits for so long
+-- until it is offered again: by then a worker that knows it may be the one.
+local SCHEMA = 1
+local NEWER_MS = 10000
+
 local function job_key(job, part)
   if part then return 'lh:job:' .. job .. ':' .. part end
   return 'lh:job:' .. job

@@ -39,6 +39,12 @@ for _, stage in ipairs({'ingest', 'transcribe'}) do
   local left = redis.call('ZPOPMIN', 'lh:ready:' .. stage, 200)
   for at = 1, #left, 2 do line_up(left[at], stage) end
 end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', 'lh:aside', '-inf', now, 'LIMIT', 0, 200)) do
+  local job, stage = parts(member)
+  redis.call('ZREM', 'lh:aside', member)
+  -- A worker that knows its form may have it by now.
+  if not redis.call('ZSCORE', leases_key('ingest'), job .. '/' .. stage) then line_up(job, stage) end
+end
 local assemble = {}
 for _, member in ipairs(expired('assemble')) do
   local job = parts(member)

@@ -28,7 +28,8 @@ def post(stack: Stack, body: Any, key: str | None, **fields: Any) -> requests.Re
 
 
 def jobs(stack: Stack) -> set[bytes]:
-    return set(stack.redis.zrange("lh:jobs", 0, -1))
+    found: Any = stack.redis.zrange("lh:jobs", 0, -1)
+    return set(found)
 
 
 def blobs(stack: Stack) -> set[Path]:
