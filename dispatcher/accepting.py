@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from dispatcher import problems
 from dispatcher.schemas import detached, parse_callback, parse_policy
 from dispatcher.service import Service
-from tasks.errors import LonghandError, QueueFull, QuotaExceeded
+from tasks.errors import LonghandError, QueueFull, QuotaExceeded, ServiceFull, StoreFull
 from tasks.idempotency import AlreadyAccepted, IdempotencyConflict, IdempotencyKeyInvalid, Once
 
 # Bodies that are read as JSON at a time: each is in memory more than once meanwhile.
@@ -99,4 +99,6 @@ async def _submit(
         raise problems.Problem(409, str(error), error.code) from None
     except (QueueFull, QuotaExceeded) as error:
         raise problems.full(error) from None
+    except (ServiceFull, StoreFull) as error:
+        raise problems.full_for_all(error) from None
     return job_id

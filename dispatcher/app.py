@@ -19,9 +19,10 @@ from dispatcher import listing, problems, routes, uploads, webhooks
 from dispatcher.access import Accounts
 from dispatcher.openapi import describe, methods_of
 from dispatcher.service import Service
-from tasks.errors import BlobStoreFailed, LonghandError
+from tasks.errors import BlobStoreFailed, LonghandError, StoreFull
 from tasks.exposure import may_be_anonymous, refuse_weak_keys
 from tasks.logs import start_logging
+from tasks.redis_memory import is_full
 from tasks.settings import Settings
 
 log = structlog.get_logger()
@@ -88,6 +89,8 @@ async def _redis_away(request: Request, error: Exception) -> Response:
     if request.scope["route"].name == "stream":
         # It came to nobody's job yet, and so tells a stranger nothing.
         return await routes.empty_page()
+    if isinstance(error, RedisError) and is_full(error):
+        return problems.full_for_all(StoreFull()).response()
     return problems.unavailable().response()
 
 

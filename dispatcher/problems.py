@@ -74,6 +74,11 @@ def full(error: LonghandError) -> Problem:
     return Problem(429, str(error), error.code, _after(FULL_RETRY_MS))
 
 
+def full_for_all(error: LonghandError) -> Problem:
+    """A limit that is nobody's own: what waits, memory or disk."""
+    return Problem(503, str(error), error.code, _after(FULL_RETRY_MS))
+
+
 def _after(wait_ms: int) -> dict[str, str]:
     return {"Retry-After": str(-(-wait_ms // 1000))}
 

@@ -13,7 +13,15 @@ from dispatcher.schemas import Limits, Parsed, parse_contact, parse_input
 from tasks import endings
 from tasks.app import Doorbells
 from tasks.blobs import Blobs
-from tasks.errors import BlobStoreFailed, InvalidInput, LonghandError, QueueFull, QuotaExceeded
+from tasks.errors import (
+    BlobStoreFailed,
+    InvalidInput,
+    LonghandError,
+    QueueFull,
+    QuotaExceeded,
+    ServiceFull,
+    StoreFull,
+)
 from tasks.guard import receiver_of
 from tasks.idempotency import AlreadyAccepted, IdempotencyConflict, Once
 from tasks.job import BLOB_SCHEME, UPLOAD_SCHEME, Callback, Job, NewJob, Request
@@ -60,8 +68,9 @@ class Submitter:
         """Write the job; on return it is on disk. False if this id was there already.
 
         An input that is not valid makes a job that has failed: its error is told wherever a job is read,
-        and by webhook. Raises InvalidInput for an id that cannot be one, BlobStoreFailed, QueueFull and
-        QuotaExceeded; AlreadyAccepted and IdempotencyConflict where `once` came before.
+        and by webhook. Raises InvalidInput for an id that cannot be one, BlobStoreFailed, QueueFull,
+        QuotaExceeded, ServiceFull and StoreFull; where `once` came before, AlreadyAccepted and
+        IdempotencyConflict.
         """
         if not JOB_ID.fullmatch(job_id):
             raise InvalidInput("a job's id is 1 to 128 letters, digits, - and _")
@@ -70,6 +79,8 @@ class Submitter:
         if once:
             # Before anything is stored for it; two at the same time are told apart by create().
             self._store.refuse_repetition(once)
+        if self._store.memory.scarce():
+            raise StoreFull
         contact = parse_contact(raw, self._settings, endpoint)
         defaults = self._settings.endpoint(endpoint)
         new = NewJob(
@@ -98,7 +109,7 @@ class Submitter:
             return self._refuse(new, error)
         try:
             created = self._store.create(replace(new, request=parsed.request, parts=parsed.parts))
-        except (RedisError, QueueFull, QuotaExceeded, AlreadyAccepted, IdempotencyConflict):
+        except (RedisError, QueueFull, QuotaExceeded, ServiceFull, AlreadyAccepted, IdempotencyConflict):
             self._delete_blobs(job_id, len(parsed.parts))
             raise
         log.info("job_accepted", job_id=job_id, endpoint=endpoint, account=account, new=created)

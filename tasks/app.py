@@ -61,6 +61,8 @@ def create_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
+        # A Redis that is full refuses to note what was taken from a queue, and a worker would end.
+        broker_channel_error_retry=True,
         broker_pool_acquire_timeout=10,
         task_publish_retry_policy={
             "max_retries": 5,

@@ -192,6 +192,18 @@ class QueueFull(LonghandError):
     code = "queue_full"
 
 
+class ServiceFull(LonghandError):
+    """So many jobs wait here that no more are taken: submit again later."""
+
+    code = "service_full"
+
+
+class StoreFull(LonghandError):
+    """The job store is nearly full and takes no new jobs: submit again later."""
+
+    code = "store_full"
+
+
 class QuotaExceeded(LonghandError):
     """You have had as much audio transcribed today as you may: submit again tomorrow (UTC)."""
 

@@ -56,7 +56,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why there is no lease: newer (than this Longhand), gone, done, dead, held, unknown, worn, or complete (ring assemble)."""
+    """Why there is no lease: one of the answers of claim.lua; `complete` also asks to ring assemble."""
 
     reason: str
 
@@ -253,11 +253,7 @@ class Leases:
 
     def be_the_reaper(self, owner: str, for_ms: int) -> bool:
         """Whether this process reaps now: one does, and another takes over when it is gone."""
-        if self._redis.set("lh:reaper", owner, nx=True, px=for_ms):
-            return True
-        return bool(
-            self._redis.get("lh:reaper") == owner.encode() and self._redis.pexpire("lh:reaper", for_ms)
-        )
+        return bool(self._scripts("reign", owner, for_ms))
 
     def swept(self, job_id: str) -> None:
         """A job's blobs are deleted."""
@@ -269,16 +265,11 @@ class Leases:
 
     def attend(self, job_id: str) -> None:
         """A RunPod handler waits for this job, and says so again before `handler_lease_ms` have passed."""
-        self._redis.zadd("lh:attended", {job_id: self._until(self._settings.handler_lease_ms)})
+        self._scripts("hold", "lh:attended", job_id, self._settings.handler_lease_ms)
 
     def open_slot(self, stage: str, child: str) -> None:
         """A child is alive and ready for work of a stage; repeated with every heartbeat."""
-        self._redis.zadd(f"lh:slots:{stage}", {child: self._until(self._settings.lease_ms)})
+        self._scripts("hold", f"lh:slots:{stage}", child, self._settings.lease_ms)
 
     def close_slot(self, stage: str, child: str) -> None:
         self._redis.zrem(f"lh:slots:{stage}", child)
-
-    def _until(self, for_ms: int) -> int:
-        """When a lease that is given now is over, by Redis' clock."""
-        seconds, micros = self._redis.time()
-        return int(seconds * 1000 + micros // 1000 + for_ms)

@@ -13,6 +13,7 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -26,13 +27,15 @@ class Patience:
 
     answer_s: float
     repeats: int
+    # Repeat also what Redis has no memory for, until it has.
+    for_memory: bool = False
 
 
 # In front of each script, in this order.
 SHARED = ("fair.lua", "prelude.lua")
 
 # A worker keeps what it has in hand while Redis is away; an HTTP client is told within seconds.
-WORKER_PATIENCE = Patience(10, 600)
+WORKER_PATIENCE = Patience(10, 600, for_memory=True)
 CLIENT_PATIENCE = Patience(3, 1)
 # Of a Sentinel: the next one is asked instead.
 SENTINEL_ANSWER_S = 1
@@ -69,7 +72,7 @@ class WholeConnect:
 
 
 def connect(url: str, patience: Patience = CLIENT_PATIENCE) -> "Redis":
-    """A client that repeats a command while Redis is away.
+    """A client that repeats a command while Redis is away, or, for a worker, is full.
 
     Repeating is safe: a script that has run already changes nothing, or what it hands out a second time
     comes back when the first lease is over.
@@ -80,7 +83,10 @@ def connect(url: str, patience: Patience = CLIENT_PATIENCE) -> "Redis":
         "socket_keepalive": True,
         "health_check_interval": 10,
         "retry": OutermostRetry(ExponentialWithJitterBackoff(base=0.1, cap=1.0), retries=patience.repeats),
-        "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+        "retry_on_error": [
+            *(RedisConnectionError, RedisTimeoutError),
+            *([OutOfMemoryError] if patience.for_memory else []),
+        ],
     }
     watched = Watched.parse(url)
     if watched is None:

@@ -162,6 +162,10 @@ class Settings(BaseModel):
     # Of one account: jobs that wait, and minutes of audio a day (UTC). 0: no limit.
     max_queued_jobs: int = Field(0, ge=0)
     max_audio_minutes: int = Field(0, ge=0)
+    # Of all accounts: jobs that wait. 0: no limit.
+    max_waiting_jobs: int = Field(0, ge=0)
+    # Of Redis' maxmemory, above which no new job is taken; the rest is for those that were. 0: no limit.
+    max_redis_memory_percent: int = Field(80, ge=0, le=100)
     # Let anybody submit who can reach the API, where there is no key.
     allow_anonymous: bool = False
     allow_private_addresses: bool = False

@@ -6,6 +6,7 @@ module knows a key of Redis.
 
 import json
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,9 +17,10 @@ from redis import Redis
 from tasks.chunks import Chunk
 from tasks.durable import Durable
 from tasks.endings import Ending
-from tasks.errors import QueueFull, QuotaExceeded
+from tasks.errors import QueueFull, QuotaExceeded, ServiceFull
 from tasks.idempotency import Once
 from tasks.job import Callback, Job, NewJob, Request, Status
+from tasks.redis_memory import Memory
 from tasks.redis_check import check_redis
 from tasks.scripts import Scripts, pack, text, unpack
 from tasks.sentinel import Watched
@@ -61,6 +63,7 @@ class Store:
         self._settings = settings
         watched = Watched.parse(settings.redis_url) is not None
         self._durable = Durable(wanted=settings.durable_accept, watched=watched)
+        self.memory = Memory(client, settings.max_redis_memory_percent, time.monotonic)
 
     @property
     def queue_visible_ms(self) -> int:
@@ -76,10 +79,11 @@ class Store:
     def create(self, new: NewJob) -> bool:
         """Write a new job and wait until it is on disk; False if it was there already.
 
-        Raises redis.exceptions.TimeoutError where the disk takes too long; QueueFull and QuotaExceeded;
-        AlreadyAccepted and IdempotencyConflict where its request came before.
+        Raises redis.exceptions.TimeoutError where the disk takes too long; QueueFull, QuotaExceeded,
+        ServiceFull; AlreadyAccepted and IdempotencyConflict where its request came before.
         """
         settings, once = self._settings, new.once
+        known = (once.key, once.body) if once else ("", "")
         kept: dict[str, str | int] = {
             "retention_ms": settings.retention_ms if new.retention_ms is None else new.retention_ms,
             "weight": settings.weight(new.account),
@@ -92,23 +96,19 @@ class Store:
             **kept,
         }
         if callback := new.callback:
-            row |= {
-                "callback_url": callback.url,
-                "callback_receiver": callback.receiver,
-                "callback_input": pack(callback.input),
-            }
+            row |= {"callback_url": callback.url, "callback_receiver": callback.receiver}
+            row["callback_input"] = pack(callback.input)
         parts = [{**_row(new, request), **kept} for request in new.parts]
         pairs = [part for pair in row.items() for part in pair]
-        arguments = (new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else "")
-        limits = (settings.max_queued_jobs, 60_000 * settings.max_audio_minutes)
-        known = (once.key, once.body) if once else ("", "")
+        job = (new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else "")
+        limits = (settings.max_queued_jobs, 60_000 * settings.max_audio_minutes, settings.max_waiting_jobs)
         with self._redis.pipeline(transaction=False) as pipe:
-            self._scripts("create", *arguments, *limits, new.account, *known, *pairs, client=pipe)
+            self._scripts("create", *job, *limits, new.account, *known, *pairs, client=pipe)
             answer = self._on_disk(pipe)
         if once and isinstance(answer, bytes):
             raise once.told(text(answer))
         if answer < 0:
-            raise QueueFull if answer == -1 else QuotaExceeded
+            raise (QueueFull, QuotaExceeded, ServiceFull)[-answer - 1]
         return bool(answer == 1)
 
     def refuse_repetition(self, once: Once) -> None:

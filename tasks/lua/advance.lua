@@ -5,6 +5,7 @@ local function parts(id)
   return tonumber(ms), tonumber(number) or 0
 end
 
+even_if_full()
 local old = redis.call('HGET', job_key(ARGV[1]), 'cursor') or '0'
 local old_ms, old_number = parts(old)
 local new_ms, new_number = parts(ARGV[2])

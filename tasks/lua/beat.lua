@@ -1,6 +1,7 @@
 -- Renew a lease. ARGV: job, stage, unit, fence, lease_ms, done_ms (how much of a chunk is transcribed),
 -- window (first and last number of the windows in hand, or '').
 -- Returns 1 renewed, 0 lost to another attempt, -1 the job has ended: stop.
+even_if_full()
 local job, stage, unit = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HGET', job_key(job), 'status') ~= 'running' then return -1 end
 if not holds(job, unit, ARGV[4]) then return 0 end

@@ -6,6 +6,8 @@
 -- assemble).
 local job, stage, unit, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now, leases = now_ms(), job_key(job, 'leases')
+-- To assemble brings an end, and that frees memory; a chunk's result would only wait for some.
+if stage == 'assemble' then even_if_full() end
 local row = fields(job, 'status', 'execution_timeout_ms', 'parts', 'schema')
 local status = row[1]
 -- A batch whose recordings were all done before is queued until it is assembled.

@@ -5,6 +5,7 @@
 -- probes it.
 -- Returns {id, fence, now, url, body, attempts before this one, kind, job, account, endpoint}, or {} when there
 -- is nothing to take now, or others see to it.
+even_if_full()
 local receiver, now = ARGV[1], now_ms()
 local drains, due = 'lh:drains:' .. receiver, 'lh:receiver:' .. receiver
 

@@ -2,6 +2,7 @@
 -- About two messages a live slot are out at a time, in total: the broker's list stays short, and a
 -- three-chunk job never waits behind four hundred chunks of another.
 -- Returns {job, index, start_ms, end_ms, total ('' until the plan is sealed)} of each.
+even_if_full()
 local now, rung = now_ms(), {}
 local slots = redis.call('ZCOUNT', 'lh:slots:transcribe', now, '+inf')
 local free = math.max(2 * slots, 2) - redis.call('ZCARD', leases_key('transcribe'))

@@ -1,6 +1,7 @@
 -- Hand out ingest stages for free slots, fairly over accounts (fair.lua). ARGV: dispatch_ms.
 -- Returns job ids to ring for.
 -- One slot is always tried, so that a message waits for the first worker that comes up.
+even_if_full()
 local now, rung = now_ms(), {}
 local slots = redis.call('ZCOUNT', 'lh:slots:ingest', now, '+inf')
 local free = math.max(slots, 1) - redis.call('ZCARD', leases_key('ingest'))

@@ -4,6 +4,7 @@
 --       never announced, longest_retention_ms.
 -- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's. The parts of a batch
 -- end with it; once the last of them has ended by itself, the reaper rings for the batch to be assembled.
+even_if_full()
 local job, stage, status, now = ARGV[1], ARGV[2], ARGV[4], now_ms()
 local row = fields(job, 'status', 'announced_ms', 'parts', 'batch', 'part', 'retention_ms', 'sealed', 'done_ms')
 local retention_ms = row[6] or ARGV[10]

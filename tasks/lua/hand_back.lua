@@ -3,6 +3,7 @@
 -- chunk make it poison, and these are some; 0: nobody is charged.
 -- Returns {how many units went back, jobs to ring assemble for}; what went back is rung for by the next
 -- dispatch or reap.
+even_if_full()
 local limit, now, count, mine, finished = tonumber(ARGV[1]), now_ms(), 0, {}, {}
 for place = 3, #ARGV do mine[ARGV[place]] = true end
 

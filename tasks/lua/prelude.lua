@@ -12,6 +12,10 @@ end
 local SCHEMA = 1
 local NEWER_MS = 10000
 
+-- Go on where Redis is full, which refuses what may need memory only as a script's first write. For what
+-- keeps, ends or hands on work that was accepted; what brings new work, or results, waits instead.
+local function even_if_full() redis.call('DEL', 'lh:nothing') end
+
 local function job_key(job, part)
   if part then return 'lh:job:' .. job .. ':' .. part end
   return 'lh:job:' .. job

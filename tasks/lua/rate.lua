@@ -1,4 +1,5 @@
 -- Count one call. ARGV: name, operation, limit, window_ms. Returns 0, or how long to wait, ms.
+even_if_full()
 local now = now_ms()
 local window = math.floor(now / ARGV[4])
 local key = 'lh:rate:' .. ARGV[1] .. ':' .. ARGV[2] .. ':' .. string.format('%d', window)

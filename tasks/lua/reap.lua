@@ -3,6 +3,7 @@
 -- gets another grace_ms), grace_ms.
 -- Returns {jobs to ring assemble for, receivers with due deliveries, jobs past a deadline, jobs whose
 -- blobs may go, jobs whose handler is gone}. Ingests and chunks put back here are handed out by the dispatch scripts.
+even_if_full()
 local now = now_ms()
 
 local function expired(stage)

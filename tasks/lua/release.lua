@@ -3,6 +3,7 @@
 --       final (1: no other attempt can help), reason, dispatch_ms.
 -- Returns 'again' | 'exhausted' (a stage of the job has no attempt left: fail the job)
 --       | 'dead' (the chunk is given up) | 'complete' (so it is, and it was the last: ring assemble) | 'lost'.
+even_if_full()
 local job, stage, unit, now = ARGV[1], ARGV[2], ARGV[3], now_ms()
 local leases = job_key(job, 'leases')
 if redis.call('HGET', job_key(job), 'status') ~= 'running' or not holds(job, unit, ARGV[4]) then return 'lost' end

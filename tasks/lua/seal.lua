@@ -1,6 +1,7 @@
 -- Ingest ends the plan. ARGV: job, fence, total, duration_ms, warnings (JSON), dispatch_ms.
 -- Returns 'sealed', 'complete' (every chunk had already ended: ring assemble), 'changed' (an earlier attempt
 -- had found more chunks), 'lost' or 'gone'.
+even_if_full()
 local job, now = ARGV[1], now_ms()
 if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' end
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end

@@ -4,6 +4,7 @@
 --       to it), failures that open its circuit, then how long the circuit is open the first, second... time in a
 --       row, ms.
 -- 'gone' (HTTP 410) ends all of the job's events. Returns the delivery's state, or 'lost'.
+even_if_full()
 local id, outcome, now = ARGV[1], ARGV[3], now_ms()
 local row = redis.call('HMGET', delivery_key(id), 'fence', 'job', 'state', 'receiver', 'created_ms')
 if row[1] ~= ARGV[2] or row[3] ~= 'sending' then return 'lost' end

@@ -224,3 +224,15 @@ def test_without_any_key_everybody_may_until_one_was_made(call: Call, redis: Red
     assert do("GET", "health", made).status_code == 200
     assert Keys(redis).revoke(Keys(redis).all()[0].id)
     assert call(api_keys={})("GET", "health", "anything").status_code == 401, "the last key does not open it"
+
+
+def test_no_more_jobs_of_all_wait_than_may(call: Call) -> None:
+    do = call(max_waiting_jobs=2)
+    ids = [do("POST", "run", key, json=JOB).json()["id"] for key in "kl"]
+    refused = do("POST", "run", json=JOB)
+    assert (refused.status_code, refused.json()["code"]) == (503, "service_full")
+    assert refused.headers["Retry-After"]
+    assert len(do("GET", "jobs").json()["jobs"]) == 1, "nothing was half accepted"
+    assert do("GET", f"status/{ids[0]}").status_code == 200
+    assert do("POST", f"cancel/{ids[0]}").status_code == 200
+    assert do("POST", "run", json=JOB).status_code == 200

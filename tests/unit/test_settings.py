@@ -24,6 +24,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "account_weights": ("us=3, them=0.5", ("us=3", "them=0.5")),
     "max_queued_jobs": ("7", 7),
     "max_audio_minutes": ("7", 7),
+    "max_waiting_jobs": ("7", 7),
+    "max_redis_memory_percent": ("7", 7),
     "allow_anonymous": ("1", True),
     "allow_private_addresses": ("1", True),
     "allowed_ports": ("80, 9000", (80, 9000)),
