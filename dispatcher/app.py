@@ -81,7 +81,8 @@ def _http(request: Request, error: Exception) -> Response:
 
 def _blobs_away(_request: Request, error: Exception) -> Response:
     log.error("blob_store_failed", error=str(error))
-    return problems.Problem(503, str(error), BlobStoreFailed.code).response()
+    assert isinstance(error, BlobStoreFailed)  # noqa: S101
+    return problems.full_for_all(error).response()
 
 
 async def _redis_away(request: Request, error: Exception) -> Response:

@@ -1,7 +1,6 @@
 """What arrives of an upload goes into the blob store part by part, whatever its length, in bounded memory."""
 
 import contextlib
-import errno
 import uuid
 from collections.abc import AsyncIterator
 
@@ -9,8 +8,9 @@ from starlette.concurrency import run_in_threadpool
 
 from dispatcher.problems import Problem
 from dispatcher.service import Service
-from tasks.errors import BlobStoreFailed, LonghandError, UploadNotFound
-from tasks.parts import RESERVE_BYTES, folder_of, name_of
+from tasks.disk import told_as_full
+from tasks.errors import BlobStoreFailed, DiskFull, LonghandError, UploadNotFound
+from tasks.parts import folder_of, name_of
 from tasks.uploads import PART_BYTES, OffsetConflict, TooManyParts, Upload, UploadTooLarge
 
 _STATUS = {UploadNotFound: 404, OffsetConflict: 409, UploadTooLarge: 413, TooManyParts: 400}
@@ -27,9 +27,10 @@ def disk_full() -> Problem:
 
 def refuse_without_room(service: Service, size: int) -> None:
     """Raise Problem (507) where the blob store is known to have no room for so many bytes."""
-    free = service.blobs.free()
-    if free is not None and size + RESERVE_BYTES > free:
-        raise disk_full()
+    try:
+        service.blobs.refuse_without_room(size, service.settings.disk_reserve_bytes)
+    except DiskFull:
+        raise disk_full() from None
 
 
 async def receive(service: Service, upload: Upload, blocks: AsyncIterator[bytes]) -> int:
@@ -64,10 +65,11 @@ def _store(service: Service, upload: Upload, offset: int, data: bytes) -> int:
     part = name_of(offset, len(data), uuid.uuid4().hex[:8])
     name = f"{folder_of(upload.id)}/{part}"
     try:
-        service.blobs.write(name, [data])
+        with told_as_full():
+            service.blobs.write(name, [data])
+    except DiskFull:
+        raise disk_full() from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full() from error
         raise BlobStoreFailed(f"the upload could not be stored: {error.strerror}") from error
     # Where Redis does not answer, the part stays: it may count. If not, it goes with the upload.
     try:

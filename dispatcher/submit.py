@@ -13,6 +13,7 @@ from dispatcher.schemas import Limits, Parsed, parse_contact, parse_input
 from tasks import endings
 from tasks.app import Doorbells
 from tasks.blobs import Blobs
+from tasks.disk import told_as_full
 from tasks.errors import (
     BlobStoreFailed,
     InvalidInput,
@@ -182,8 +183,10 @@ class Submitter:
 
     def _stored(self, job_id: str, request: Request, blob: str) -> Request:
         name = f"{job_id}/source"
+        self._blobs.refuse_without_room(3 * len(blob) // 4, self._settings.disk_reserve_bytes)
         try:
-            self._blobs.write(name, _decoded(blob))
+            with told_as_full():
+                self._blobs.write(name, _decoded(blob))
         except OSError as error:
             raise BlobStoreFailed(f"the recording could not be stored: {error.strerror}") from error
         return replace(request, url=BLOB_SCHEME + name)

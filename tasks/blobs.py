@@ -11,7 +11,7 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, DiskFull
 
 
 @contextlib.contextmanager
@@ -40,7 +40,12 @@ class Blobs:
 
     @_told_as_os_error()
     def put(self, name: str, data: bytes) -> None:
-        self._fs.pipe_file(self._path(name), data)
+        try:
+            self._fs.pipe_file(self._path(name), data)
+        except BaseException:
+            # A part of a blob must never pass for the whole.
+            self._remove(name)
+            raise
 
     @_told_as_os_error()
     def write(self, name: str, pieces: Iterable[bytes]) -> None:
@@ -50,9 +55,18 @@ class Blobs:
                 for piece in pieces:
                     file.write(piece)
         except BaseException:
-            with contextlib.suppress(OSError, BotoCoreError):
-                self._fs.rm_file(self._path(name))
+            self._remove(name)
             raise
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError, BotoCoreError):
+            self._fs.rm_file(self._path(name))
+
+    def refuse_without_room(self, size: int, keep: int) -> None:
+        """Raise DiskFull where the store is known to have no room for `size` bytes and `keep` more."""
+        free = self.free()
+        if free is not None and size + keep > free:
+            raise DiskFull
 
     def free(self) -> int | None:
         """Bytes that the store still has room for; None where nobody knows."""
@@ -60,6 +74,10 @@ class Blobs:
             return None
         Path(self._root).mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self._root).free
+
+    @_told_as_os_error()
+    def size(self, name: str) -> int:
+        return int(self._fs.size(self._path(name)))
 
     @_told_as_os_error()
     def get(self, name: str) -> bytes:

@@ -174,6 +174,12 @@ class BlobStoreFailed(LonghandError):
     retryable = True
 
 
+class DiskFull(BlobStoreFailed):
+    """There is no room left on the disk: try again later."""
+
+    code = "disk_full"
+
+
 class UploadNotFound(LonghandError):
     """There is no such upload, or not any more: upload the recording again."""
 

@@ -1,6 +1,5 @@
 """The download: from a URL to a file that only ever grows, so that a reader may follow it."""
 
-import errno
 import re
 import socket
 import time
@@ -13,6 +12,7 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 
+from tasks.disk import told_as_full
 from tasks.errors import (
     AddressRefused,
     NotMedia,
@@ -58,7 +58,7 @@ def fetch(
     `on_bytes(done, total)` is called after each block, redirect and broken attempt, when `done` bytes are in
     the file (`total` is None while unknown); what it raises stops the download and passes through. A transfer
     that breaks off is resumed, or sent again once and compared with what is there. Raises AddressRefused,
-    UnsupportedScheme, InvalidInput, NotMedia and the Source* errors.
+    UnsupportedScheme, InvalidInput, NotMedia, DiskFull and the Source* errors.
     """
     pace = Pace(settings, clock)
     with guarded_session(settings.policy(endpoint), resolve) as session, target.open("w+b") as file:
@@ -270,13 +270,9 @@ class _Download:
         if self.size + len(fresh) > self._limit:
             raise SourceTooLarge(self._too_large())
         self.file.seek(self.size)
-        try:
+        with told_as_full():
             self.file.write(fresh)
             self.file.flush()
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise SourceTooLarge("the recording does not fit on this worker's disk") from error
         self.size += len(fresh)
         if position < _HEAD_BYTES:
             self.file.seek(0)

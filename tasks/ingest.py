@@ -1,7 +1,7 @@
 """Ingest: the recording comes in and goes out as chunk blobs, the first while the rest is being cut."""
 
 import json
-import shutil
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -9,12 +9,13 @@ from tasks.audio import write_flac
 from tasks.chunks import Chunk
 from tasks.context import Context
 from tasks.cutting import cut, digest
-from tasks.errors import SourceTooLarge, SourceTooLong
+from tasks.disk import Room, patiently, told_as_full
+from tasks.errors import DiskFull, SourceTooLong
 from tasks.fetch import fetch
 from tasks.heartbeat import Heartbeat
 from tasks.job import BLOB_SCHEME, UPLOAD_SCHEME, Request
 from tasks.leases import Lease
-from tasks.parts import gather
+from tasks.parts import gather, size_of
 from tasks.scratch import scratch_folder
 
 
@@ -23,11 +24,11 @@ def ingest_recording(
 ) -> None:
     """Fetch, cut, store and announce every chunk, then seal the plan.
 
-    Raises the errors of fetch() and cut(), SourceTooLong, SourceChanged, and LeaseLost where another
+    Raises the errors of fetch() and cut(), DiskFull, SourceTooLong, SourceChanged, and LeaseLost where another
     attempt took over.
     """
     settings = context.settings
-    with scratch_folder(settings.scratch_path, lease.job_id) as folder:
+    with told_as_full(), scratch_folder(settings.scratch_path, lease.job_id) as folder:
         source = folder / "source"
         _bring(context, request.url, endpoint, source, heartbeat)
         cutting = cut(
@@ -46,7 +47,9 @@ def ingest_recording(
             name = f"{lease.job_id}/{total:05d}-{lease.fence}.flac"
             audio = BytesIO()
             write_flac(audio, samples)
-            context.blobs.put(name, audio.getvalue())
+            patiently(
+                partial(_put, context, name, audio.getvalue()), settings.disk_wait_ms, heartbeat.advance
+            )
             chunk = Chunk(total, span.start_ms, span.end_ms, digest(samples), name)
             if context.leases.add_chunk(lease, chunk):
                 context.bells.chunks()
@@ -57,19 +60,38 @@ def ingest_recording(
         context.bells.assemble(lease.job_id)
 
 
+def _put(context: Context, name: str, data: bytes) -> None:
+    context.blobs.refuse_without_room(len(data), context.settings.disk_reserve_bytes)
+    with told_as_full():
+        context.blobs.put(name, data)
+
+
 def _bring(context: Context, url: str, endpoint: str, target: Path, heartbeat: Heartbeat) -> None:
-    """The recording as a local file, from the blob store or from the network."""
-    if url.startswith(BLOB_SCHEME):
-        context.blobs.download(url.removeprefix(BLOB_SCHEME), target)
-        return
-    if url.startswith(UPLOAD_SCHEME):
-        upload_id = context.uploads.use(url)
-        gather(context.blobs, upload_id, context.uploads.parts(upload_id), target, heartbeat.advance)
-        return
+    """The recording as a local file, from the blob store or from the network, once the disk has room."""
+    settings = context.settings
+    room = Room(target, settings.disk_reserve_bytes)
 
     def on_bytes(done: int, total: int | None) -> None:
         heartbeat.advance()
-        if total and total - done > shutil.disk_usage(target.parent).free:
-            raise SourceTooLarge("the recording does not fit on this worker's disk")
+        room.grow(done, total)
 
-    fetch(url, target, context.settings, on_bytes, endpoint=endpoint)
+    def bring() -> None:
+        room.take()
+        try:
+            if url.startswith(BLOB_SCHEME):
+                name = url.removeprefix(BLOB_SCHEME)
+                room.grow(0, context.blobs.size(name))
+                with told_as_full():
+                    context.blobs.download(name, target)
+            elif url.startswith(UPLOAD_SCHEME):
+                upload_id = context.uploads.use(url)
+                parts = context.uploads.parts(upload_id)
+                room.grow(0, sum(map(size_of, parts)))
+                gather(context.blobs, upload_id, parts, target, heartbeat.advance)
+            else:
+                fetch(url, target, settings, on_bytes, endpoint=endpoint)
+        except DiskFull:
+            room.give_up()
+            raise
+
+    patiently(bring, settings.disk_wait_ms, heartbeat.advance)

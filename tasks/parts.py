@@ -1,15 +1,11 @@
 """The parts of an upload in the blob store: their names, and their way into one file."""
 
-import errno
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tasks.blobs import Blobs
-from tasks.errors import SourceEmpty, SourceTooLarge, UploadNotFound
-
-# A disk that is full to the last byte stops whatever else writes to it, such as Redis.
-RESERVE_BYTES = 64 * 1024**2
+from tasks.disk import told_as_full
+from tasks.errors import SourceEmpty, UploadNotFound
 
 
 def folder_of(upload_id: str) -> str:
@@ -31,16 +27,14 @@ def gather(
 ) -> None:
     """Write the parts to a file, one after the other; `on_bytes` is called after each.
 
-    Raises SourceEmpty, SourceTooLarge where the disk does not suffice, UploadNotFound where a part is not
-    there or not whole, and OSError where the store fails.
+    Raises SourceEmpty, DiskFull, UploadNotFound where a part is not there or not whole, and OSError where the
+    store fails.
     """
     total = sum(map(size_of, parts))
     if not total:
         raise SourceEmpty
-    if total + RESERVE_BYTES > shutil.disk_usage(target.parent).free:
-        raise SourceTooLarge("the recording does not fit on this worker's disk")
     try:
-        with target.open("wb") as file:
+        with told_as_full(), target.open("wb") as file:
             for part in parts:
                 data = blobs.get(f"{folder_of(upload_id)}/{part}")
                 if len(data) != size_of(part):
@@ -49,7 +43,3 @@ def gather(
                 on_bytes()
     except FileNotFoundError:
         raise UploadNotFound from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SourceTooLarge("the recording does not fit on this worker's disk") from error
-        raise

@@ -178,6 +178,10 @@ class Settings(BaseModel):
     # "user:password" of Flower.
     flower_login: Annotated[str, AfterValidator(_login)] = ""
 
+    # Of the disks of the blob store and of downloads, left free for whatever else writes to them.
+    disk_reserve_bytes: int = Field(64 * 1024**2, ge=0)
+    # How long an ingest waits for room on a disk.
+    disk_wait_ms: Milliseconds = 600_000
     data_dir: Path = Path("~/.longhand")
     # fsspec URL of the audio blobs; empty: a folder in data_dir.
     blob_url: str = ""

@@ -32,6 +32,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "allowed_addresses": ("nas.test, e=10.0.0.0/8", ("nas.test", "e=10.0.0.0/8")),
     "allow_weak_passwords": ("1", True),
     "flower_login": ("me:p", "me:p"),
+    "disk_reserve_bytes": ("7", 7),
+    "disk_wait_ms": ("7", 7),
     "data_dir": ("data", Path("data")),
     "blob_url": ("s3://b", "s3://b"),
     "model_dir": ("models", Path("models")),
