@@ -20,8 +20,8 @@ from tasks.endings import Ending
 from tasks.errors import QueueFull, QuotaExceeded, ServiceFull
 from tasks.idempotency import Once
 from tasks.job import Callback, Job, NewJob, Request, Status
-from tasks.redis_memory import Memory
 from tasks.redis_check import check_redis
+from tasks.redis_memory import Memory
 from tasks.scripts import Scripts, pack, text, unpack
 from tasks.sentinel import Watched
 from tasks.settings import Settings
