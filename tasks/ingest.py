@@ -24,8 +24,8 @@ def ingest_recording(
 ) -> None:
     """Fetch, cut, store and announce every chunk, then seal the plan.
 
-    Raises the errors of fetch() and cut(), DiskFull, SourceTooLong, SourceChanged, and LeaseLost where another
-    attempt took over.
+    Raises the errors of fetch() and cut(), DiskFull, SourceTooLong, SourceChanged, and LeaseLost where
+    another attempt took over.
     """
     settings = context.settings
     with told_as_full(), scratch_folder(settings.scratch_path, lease.job_id) as folder:
