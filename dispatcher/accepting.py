@@ -10,12 +10,14 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from dispatcher import problems
+from dispatcher.access import count
 from dispatcher.schemas import detached, parse_callback, parse_policy
 from dispatcher.service import Service
 from tasks.errors import LonghandError, QueueFull, QuotaExceeded, ServiceFull, StoreFull
 from tasks.idempotency import AlreadyAccepted, IdempotencyConflict, IdempotencyKeyInvalid, Once
 
-# Bodies that are read as JSON at a time: each is in memory more than once meanwhile.
+SMALL_BODY = 64 * 1024
+# Bodies above that which are read as JSON at a time: each is in memory more than once meanwhile.
 PARSERS = CapacityLimiter(2)
 
 
@@ -27,11 +29,29 @@ async def accept(
     The job's id, which is `job_id` if it is a new one, and whether nobody waits for its end. What was brought
     is gone on return: /runsync would hold its 20 MiB for as long as it waits. Raises Problem.
     """
+    if int(request.headers.get("content-length", SMALL_BODY + 1)) > SMALL_BODY:
+        # Before it takes memory.
+        await run_in_threadpool(count, request, service)
+        once = _once(request, key)
+        data = await _body(request, limit)
+        body, digest = await to_thread.run_sync(_parsed, data, once is not None, limiter=PARSERS)
+        once = replace(once, body=digest) if once else None
+        job_id = await run_in_threadpool(_submit, request, service, body, job_id, once)
+    else:
+        # All in one thread: each change to another takes longer than what is done there.
+        data = await _body(request, limit)
+        job_id, body = await run_in_threadpool(_submit_small, request, service, data, job_id, key)
+    return job_id, detached(body["input"])
+
+
+def _submit_small(
+    request: Request, service: Service, data: bytearray, job_id: str, key: str | None
+) -> tuple[str, dict[str, Any]]:
+    count(request, service)
     once = _once(request, key)
-    body, digest = await _body(request, limit, hashed=once is not None)
-    if once:
-        once = replace(once, body=digest)
-    return await _submit(request, service, body, job_id, once), detached(body["input"])
+    body, digest = _parsed(data, once is not None)
+    once = replace(once, body=digest) if once else None
+    return _submit(request, service, body, job_id, once), body
 
 
 def _once(request: Request, key: str | None) -> Once | None:
@@ -44,11 +64,8 @@ def _once(request: Request, key: str | None) -> Once | None:
         raise problems.bad_request(str(error), error.code) from None
 
 
-async def _body(request: Request, limit: int, *, hashed: bool) -> tuple[dict[str, Any], str]:
-    """The request's JSON object with an `input`, and a digest of its bytes, or "".
-
-    Raises Problem (400) for anything else.
-    """
+async def _body(request: Request, limit: int) -> bytearray:
+    """What the request brings. Raises Problem (400) for more than `limit` bytes."""
     too_large = problems.bad_request(
         f"body: exceeded max body size of {limit // 1024**2}MiB", "body_too_large"
     )
@@ -59,8 +76,19 @@ async def _body(request: Request, limit: int, *, hashed: bool) -> tuple[dict[str
         data += block
         if len(data) > limit:
             raise too_large
+    return data
+
+
+def _parsed(data: bytearray, hashed: bool) -> tuple[dict[str, Any], str]:
+    """The JSON object with an `input`, and a digest of its bytes, or "". Raises Problem (400).
+
+    `data` holds nothing any more: a recording is there twice at the most.
+    """
+    digest = hashlib.sha256(data).hexdigest() if hashed else ""
     try:
-        body, digest = await to_thread.run_sync(_parsed, data, hashed, limiter=PARSERS)
+        text = data.decode(json.detect_encoding(data), "surrogatepass")
+        data.clear()
+        body = json.loads(text)
     except (ValueError, RecursionError):
         raise problems.bad_request("body: not valid JSON") from None
     if not isinstance(body, dict) or "input" not in body:
@@ -68,17 +96,7 @@ async def _body(request: Request, limit: int, *, hashed: bool) -> tuple[dict[str
     return body, digest
 
 
-def _parsed(data: bytearray, hashed: bool) -> tuple[Any, str]:
-    """The JSON, of which `data` holds nothing any more: a recording is there twice at the most."""
-    digest = hashlib.sha256(data).hexdigest() if hashed else ""
-    text = data.decode(json.detect_encoding(data), "surrogatepass")
-    data.clear()
-    return json.loads(text), digest
-
-
-async def _submit(
-    request: Request, service: Service, body: dict[str, Any], job_id: str, once: Once | None
-) -> str:
+def _submit(request: Request, service: Service, body: dict[str, Any], job_id: str, once: Once | None) -> str:
     endpoint = request.path_params["endpoint_id"]
     limits = parse_policy(body.get("policy"), service.settings, endpoint)
     account = request.state.account
@@ -87,11 +105,8 @@ async def _submit(
     except LonghandError as error:
         raise problems.bad_request(f"webhook: {error}", error.code) from None
     try:
-        await run_in_threadpool(
-            service.submitter.submit,
-            *(job_id, body["input"], endpoint, account, limits),
-            callback=callback,
-            once=once,
+        service.submitter.submit(
+            *(job_id, body["input"], endpoint, account, limits), callback=callback, once=once
         )
     except AlreadyAccepted as accepted:
         return accepted.job_id

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
 
 from dispatcher import problems
 from dispatcher.auth import ANONYMOUS, account_of, key_of
@@ -43,6 +44,14 @@ class Accounts:
         # Key ("": none) -> account, and until when, monotonic s. Only of keys that exist, or anybody could
         # fill it.
         self._known: dict[str, tuple[str, float]] = {}
+
+    def remembered(self, header: str | None) -> str | None:
+        """The account, where that is known without asking Redis."""
+        key = key_of(header)
+        account, until_s = self._known.get(key, (None, 0.0))
+        if key and (found := account_of(key, self._service.settings.api_keys)):
+            return found
+        return account if time.monotonic() < until_s and (key or self._open) else None
 
     def of(self, header: str | None) -> str | None:
         """The account; None for a key that is none. May raise redis.exceptions.RedisError."""
@@ -84,21 +93,41 @@ class Accounts:
         return found
 
 
-def caller(request: Request, endpoint_id: str) -> Service:
-    """The service, for a caller whose key and endpoint are right; `request.state.account` says whose."""
+async def known(request: Request, endpoint_id: str) -> Service:
+    """The service, for a caller whose key and endpoint are right; `request.state.account` says whose.
+
+    Who has this and not `caller` has the call counted by count().
+    """
     service: Service = request.app.state.service
+    accounts: Accounts = request.app.state.accounts
     header = request.headers.get("authorization")
-    account = request.app.state.accounts.of(header)
+    account = accounts.remembered(header)
+    if account is None:
+        account = await run_in_threadpool(accounts.of, header)
     if account is None:
         raise problems.bad_token(bool(header))
     if service.settings.endpoint(endpoint_id) is None:
         raise problems.endpoint_not_found()
+    request.state.account = account
+    return service
+
+
+Known = Annotated[Service, Depends(known)]
+
+
+def count(request: Request, service: Service) -> None:
+    """Count a call, in a thread; raises Problem (429) where there were too many."""
     operation = LIMITED.get(request.scope["route"].name)
     if operation and (limit := service.settings.limit(operation)):
-        wait_ms = service.keys.wait_ms(account, operation, limit)
+        wait_ms = service.keys.wait_ms(request.state.account, operation, limit)
         if wait_ms:
             raise problems.rate_limited(operation, limit, wait_ms)
-    request.state.account = account
+
+
+async def caller(request: Request, service: Known) -> Service:
+    """The service, for a caller who is known and does not call too often."""
+    if request.scope["route"].name in LIMITED:
+        await run_in_threadpool(count, request, service)
     return service
 
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from dispatcher import problems
 from dispatcher.accepting import accept
-from dispatcher.access import Caller
+from dispatcher.access import Caller, Known, count
 from dispatcher.readers import Reader
 from dispatcher.service import Service
 from dispatcher.submit import JOB_ID, new_job_id
@@ -54,7 +54,7 @@ Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$")]
 
 
 @router.post("/run")
-async def run(request: Request, service: Caller, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+async def run(request: Request, service: Known, idempotency_key: IdempotencyKey = None) -> JSONResponse:
     """Accept a job; on the answer it is on disk."""
     limit = service.settings.max_run_bytes
     job_id, _ = await accept(request, service, new_job_id(), limit, idempotency_key)
@@ -64,7 +64,7 @@ async def run(request: Request, service: Caller, idempotency_key: IdempotencyKey
 @router.post("/runsync")
 async def runsync(
     request: Request,
-    service: Caller,
+    service: Known,
     wait: Wait = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -76,9 +76,14 @@ async def runsync(
 
 
 @router.api_route("/status/{job_id}", methods=["GET", "POST"])
-async def status(request: Request, job_id: str, service: Caller) -> Response:
+async def status(request: Request, job_id: str, service: Known) -> Response:
     """The job's status object."""
-    return await _status_after(request, service, job_id, 0)
+
+    def look() -> Response:
+        count(request, service)
+        return _status_response(service, _own_job(request, service, job_id))
+
+    return await run_in_threadpool(look)
 
 
 @router.api_route("/status-sync/{job_id}", methods=["GET", "POST"])
@@ -149,9 +154,13 @@ async def purge_queue(request: Request, endpoint_id: str, service: Caller) -> JS
 
 
 async def _job(request: Request, service: Service, job_id: str, *, expired: bool = False) -> Job:
+    return await run_in_threadpool(_own_job, request, service, job_id, expired=expired)
+
+
+def _own_job(request: Request, service: Service, job_id: str, *, expired: bool = False) -> Job:
     """The caller's own job of this endpoint; one past its ttl is not found unless `expired` may be."""
     # Checked first: a stranger's string must not reach into other keys.
-    job = await run_in_threadpool(service.store.job, job_id) if JOB_ID.fullmatch(job_id) else None
+    job = service.store.job(job_id) if JOB_ID.fullmatch(job_id) else None
     mine = request.state.account, request.path_params["endpoint_id"]
     if job is None or (job.account, job.endpoint) != mine:
         raise problems.job_not_found()
@@ -168,7 +177,13 @@ async def _status_after(request: Request, service: Service, job_id: str, wait_ms
             if left_s <= 0:
                 break
             await woken(min(left_s, LOOK_S))
-    return await _json(await run_in_threadpool(_status_now, service, job))
+    return await run_in_threadpool(_status_response, service, job)
+
+
+def _status_response(service: Service, job: Job) -> Response:
+    """In a thread: a transcript takes its time to be written as JSON, and other requests shall not wait."""
+    content = json.dumps(_status_now(service, job), ensure_ascii=False)
+    return Response(content, media_type="application/json")
 
 
 def _status_now(service: Service, job: Job, *, with_output: bool = True) -> dict[str, object]:

@@ -18,6 +18,8 @@ from tasks.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
 
+# Making one takes longer than all else about an input.
+OPTIONS = TypeAdapter(Options)
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # What one client may ask of a worker's time.
 RANGES: dict[str, tuple[float, float]] = {
@@ -240,7 +242,7 @@ def _validate(kind: type[M], raw: dict[str, Any], where: str) -> M:
 def _options(raw: dict[str, Any], args: TranscribeArgs) -> Options:
     raw = {"word_timestamps": args.output_options.word_timestamps, **raw}
     try:
-        options = TypeAdapter(Options).validate_python(raw)
+        options = OPTIONS.validate_python(raw)
     except ValidationError as error:
         raise _named(error, "transcribe_args", list(OPTION_NAMES)) from error
     for name, (least, most) in RANGES.items():

@@ -9,6 +9,7 @@ from dataclasses import replace
 import structlog
 from redis.exceptions import RedisError
 
+from dispatcher.ringing import Ringer
 from dispatcher.schemas import Limits, Parsed, parse_contact, parse_input
 from tasks import endings
 from tasks.app import Doorbells
@@ -52,6 +53,8 @@ class Submitter:
         self._settings = settings
         self._store = store
         self._bells = bells
+        # A job is accepted whether or not this succeeds, so its client need not wait for it.
+        self._ring_for_ingests = Ringer(bells.ingests)
         self._blobs = blobs
         self._uploads = uploads
 
@@ -75,12 +78,12 @@ class Submitter:
         """
         if not JOB_ID.fullmatch(job_id):
             raise InvalidInput("a job's id is 1 to 128 letters, digits, - and _")
-        if self._store.job(job_id):
-            return False
         if once:
             # Before anything is stored for it; two at the same time are told apart by create().
             self._store.refuse_repetition(once)
         if self._store.memory.scarce():
+            if self._store.job(job_id):
+                return False
             raise StoreFull
         contact = parse_contact(raw, self._settings, endpoint)
         defaults = self._settings.endpoint(endpoint)
@@ -100,7 +103,11 @@ class Submitter:
             once=once,
         )
         try:
-            parsed = self._with_stored_blobs(job_id, parse_input(raw, self._settings, endpoint))
+            parsed = parse_input(raw, self._settings, endpoint)
+            # Recordings that came along must not take the place of those of a job that there is.
+            if parsed.blobs and self._store.job(job_id):
+                return False
+            parsed = self._with_stored_blobs(job_id, parsed)
             for request in (parsed.request, *parsed.parts):
                 if request.url.startswith(UPLOAD_SCHEME):
                     self._uploads.use(request.url, account, limits.ttl_ms)
@@ -111,10 +118,11 @@ class Submitter:
         try:
             created = self._store.create(replace(new, request=parsed.request, parts=parsed.parts))
         except (RedisError, QueueFull, QuotaExceeded, ServiceFull, AlreadyAccepted, IdempotencyConflict):
-            self._delete_blobs(job_id, len(parsed.parts))
+            if parsed.blobs:
+                self._delete_blobs(job_id, len(parsed.parts))
             raise
         log.info("job_accepted", job_id=job_id, endpoint=endpoint, account=account, new=created)
-        self._bells.ingests()
+        self._ring_for_ingests()
         return created
 
     def cancel(self, job: Job) -> None:
@@ -147,6 +155,10 @@ class Submitter:
             return False
         log.info("job_retried", job_id=job.id)
         return True
+
+    def close(self) -> None:
+        """Ring for what was accepted and not rung for yet."""
+        self._ring_for_ingests.close()
 
     def ring(self, receiver: str) -> None:
         """Something is due to a receiver."""

@@ -1,5 +1,6 @@
 """The endpoints of an API: names under which it is reached, each with defaults of its own for its jobs."""
 
+import functools
 import re
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -49,6 +50,7 @@ class Endpoint:
         raise ValueError(option)
 
 
+@functools.cache
 def endpoints_of(entries: tuple[str, ...]) -> dict[str, Endpoint]:
     """By name; the default one is always there. Raises ValueError for a wrong entry or a name given twice."""
     found: dict[str, Endpoint] = {}

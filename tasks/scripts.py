@@ -146,6 +146,9 @@ class Scripts:
     """`scripts("claim", ...)` runs `tasks/lua/claim.lua` behind what all share."""
 
     def __init__(self, client: Redis) -> None:
+        # redis-py types its answers as sync-or-async unions.
+        self._client: Any = client
+        self._loaded: set[str] = set()
         folder = resources.files("tasks.lua")
         shared = "".join((folder / name).read_text() for name in SHARED)
         self._scripts: dict[str, Script] = {
@@ -153,6 +156,20 @@ class Scripts:
             for file in folder.iterdir()
             if file.name.endswith(".lua") and file.name not in SHARED
         }
+
+    def queue(self, pipe: Any, name: str, *args: str | bytes | float) -> None:
+        """Put a script into a pipeline. Where the server has forgotten it, the answer is a NoScriptError.
+
+        Then load() it and repeat. redis-py's own way asks the server at every pipeline what it knows.
+        """
+        if name not in self._loaded:
+            self.load(name)
+        pipe.execute_command("EVALSHA", self._scripts[name].sha, 0, *args)
+
+    def load(self, name: str) -> None:
+        """Make a script known to the server."""
+        self._client.script_load(self._scripts[name].script)
+        self._loaded.add(name)
 
     def __call__(self, name: str, *args: str | bytes | float, client: Any = None) -> Any:
         return self._scripts[name](args=args, client=client)

@@ -15,6 +15,7 @@ from typing import Any
 from redis import Redis
 
 from tasks.chunks import Chunk
+from tasks.creating import Creator
 from tasks.durable import Durable
 from tasks.endings import Ending
 from tasks.errors import QueueFull, QuotaExceeded, ServiceFull
@@ -64,6 +65,7 @@ class Store:
         watched = Watched.parse(settings.redis_url) is not None
         self._durable = Durable(wanted=settings.durable_accept, watched=watched)
         self.memory = Memory(client, settings.max_redis_memory_percent, time.monotonic)
+        self._created = Creator(client, self._scripts, self._durable)
 
     @property
     def queue_visible_ms(self) -> int:
@@ -102,14 +104,12 @@ class Store:
         pairs = [part for pair in row.items() for part in pair]
         job = (new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else "")
         limits = (settings.max_queued_jobs, 60_000 * settings.max_audio_minutes, settings.max_waiting_jobs)
-        with self._redis.pipeline(transaction=False) as pipe:
-            self._scripts("create", *job, *limits, new.account, *known, *pairs, client=pipe)
-            answer = self._on_disk(pipe)
+        answer = self._created((*job, *limits, new.account, *known, *pairs))
         if once and isinstance(answer, bytes):
             raise once.told(text(answer))
-        if answer < 0:
-            raise (QueueFull, QuotaExceeded, ServiceFull)[-answer - 1]
-        return bool(answer == 1)
+        if (outcome := int(answer)) < 0:
+            raise (QueueFull, QuotaExceeded, ServiceFull)[-outcome - 1]
+        return outcome == 1
 
     def refuse_repetition(self, once: Once) -> None:
         """Raise what create() would where a request came before; on that, its job is on disk."""
