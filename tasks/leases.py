@@ -183,7 +183,8 @@ class Leases:
 
     def _progress(self, job_id: str, audio_ms: int) -> tuple[str, str, Progress, int]:
         """Where the job stands once a chunk of `audio_ms` is in, and what that was derived from."""
-        with self._redis.pipeline() as pipe:
+        # In no transaction: `commit` finds it stale if another came between.
+        with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hmget(job_key(job_id), "done_ms", "duration_ms", "total", "announced_ms", "chunks_done")
             pipe.hlen(job_key(job_id, "results"))

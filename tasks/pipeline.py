@@ -70,9 +70,9 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
     engine.preload(model)
     heartbeat.advance()
     told_of = job.batch or job.id
-    context.bells.deliver(
-        context.store.announce(job.id, events.transcribing(told_of, job.recording_id, context.store.now_ms()))
-    )
+    if job.batch or job.announced_ms is None:
+        body = events.transcribing(told_of, job.recording_id, context.store.now_ms())
+        context.bells.deliver(context.store.announce(job.id, body))
     options = replace(request.options, language=job.language or None)
     # The next death would make it poison: one window at a time, it may fit, and else shows which one it is.
     batch_size = 1 if lease.deaths >= POISON_DEATHS - 1 else None
