@@ -9,15 +9,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accept, demo_speed, fairness, leaks, overhead, webhook_chaos, webhooks
+from benchmarks import (
+    accept,
+    demo_speed,
+    fairness,
+    leaks,
+    load,
+    memory,
+    overhead,
+    scale,
+    webhook_chaos,
+    webhooks,
+)
 from tasks.settings import refuse_telemetry
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "accept": accept.measure,
+    "load": load.measure,
+    "memory": memory.measure,
     "overhead": overhead.measure,
     "demo": demo_speed.measure,
     "fairness": fairness.measure,
     "leaks": leaks.measure,
+    "scale": scale.measure,
     "webhooks": webhooks.measure,
     "webhook_chaos": webhook_chaos.measure,
 }
