@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import gc
 import sys
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -111,9 +110,6 @@ def main() -> None:
         refuse_weak_keys(settings, options.host, stored=app.state.service.keys.exist())
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
-    # What is there now stays. To look through it for garbage would hold up every request for some 30 ms.
-    gc.collect()
-    gc.freeze()
     uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)
 
 
