@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from tasks.errors import ConfigurationError, LonghandError
-from tasks.settings import signing_key
+from tasks.setting_values import signing_key
 from tasks.transcript import Transcript
 
 
