@@ -112,7 +112,7 @@ class Doorbells:
     def deliver(self, *receivers: str) -> None:
         """Ring for the receivers' due deliveries; an empty name rings for nobody."""
         for receiver in dict.fromkeys(filter(None, receivers)):
-            self._ring(DELIVER, (receiver,), f"to {receiver}")
+            self._ring(DELIVER, (receiver,), f"to {receiver.rpartition('|')[2]}")
 
     def _ring(self, stage: str, args: tuple[str | int, ...], shown: str) -> None:
         """Send a message; `shown` is what Flower has in place of its arguments."""

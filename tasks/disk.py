@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -72,8 +73,7 @@ class Room:
         if self._needed <= self._promised:
             return
         root = self._target.parent.parent
-        with (root / "promises.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(root):
             free = shutil.disk_usage(root).free - sum(map(_owed, root.iterdir())) + _owed(self._target.parent)
             if self._needed - _size(self._target) + self._keep > free:
                 raise DiskFull
@@ -86,6 +86,17 @@ class Room:
         for path in (self._target, self._target.parent / PROMISE):
             path.unlink(missing_ok=True)
         self._promised = 0
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One at a time, on this host; what dies lets go."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _owed(folder: Path) -> int:

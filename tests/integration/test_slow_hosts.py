@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import SourceTooLarge, SourceTooSlow, SourceUnreachable
+from tasks.errors import DiskFull, SourceTooSlow, SourceUnreachable
 from tasks.fetch import fetch
 from tests.hosts import BODY, SETTINGS, Host, Request, Script, quiet, redirect
 
@@ -133,7 +133,7 @@ def test_one_byte_and_then_nothing(host: Host, target: Path) -> None:
     assert len(host.requests) == 2
 
 
-def test_a_full_disk_is_the_recordings_size(host: Host) -> None:
+def test_a_full_disk_is_called_one(host: Host) -> None:
     host.scripts = [lambda request: request.file(BODY)]
-    with pytest.raises(SourceTooLarge, match="disk"):
+    with pytest.raises(DiskFull):
         fetch(host.url, Path("/dev/full"), SETTINGS, quiet)
