@@ -42,7 +42,7 @@ class Chaos:
         self._errands = errands(rng, until_ms, 700, len(LENGTHS_S))
         self._world, self._site, self._them = world, site, them
         self._until_ms = until_ms
-        self._started_s = 0.0
+        self._started_s = self._last_s = 0.0
         self._customers: list[Customer] = []
         self.references: list[Segments] = []
 
@@ -68,6 +68,7 @@ class Chaos:
                 self._send(orders.pop(0))
             time.sleep(0.02)
         self._world.thaw(None)
+        self._last_s = self._quiet_s()
 
     def _strike(self, strike: Strike, now_ms: int) -> None:
         self._world.strike(strike, now_ms)
@@ -127,7 +128,7 @@ class Chaos:
             "blows": dict(sorted(self._world.struck.items())),
             "blows in all": self._world.struck.total(),
             "blows at nobody": self._world.missed,
-            "until the last job had ended, s": self._now_ms() // 1000,
+            "from the last blow to the end of the last job, s": round(self._last_s, 1),
         }
 
     def _wait_for_webhooks(self) -> None:
