@@ -83,9 +83,11 @@ class Chaos:
 
     def _input(self, errand: Errand) -> dict[str, Any]:
         marker = self._site.folder / f"marker-{errand.number}"
+        # So that there is something of the first run that the second tells again.
+        chunk = int(LENGTHS_S[errand.recordings[0]] > 20)
         prompt = {
-            Kind.RETRY: f"fail-until:0:{marker}",
-            Kind.DEADLY: f"die:0:{marker}",
+            Kind.RETRY: f"fail-until:{chunk}:{marker}",
+            Kind.DEADLY: f"die:{chunk}:{marker}",
             Kind.SLOW: "slow:20000",
             Kind.CANCEL: "slow:500",
         }.get(errand.kind, "slow:60")
