@@ -38,6 +38,8 @@ KEPT = (
     b"lh:reaper",
     b"lh:slots:",
     b"lh:waiting",
+    b"lh:worker:",
+    b"lh:workers:",
 )
 
 

@@ -19,8 +19,8 @@ probes = APIRouter()
 @router.get("/health")
 async def health(service: Caller, endpoint_id: str) -> JSONResponse:
     """Counts of jobs and workers, with every key that RunPod's clients require."""
-    counts, (ready, busy) = await run_in_threadpool(service.counts, endpoint_id)
-    running = min(busy, ready)
+    counts, slots, busy = await run_in_threadpool(service.counts, endpoint_id)
+    running = min(busy, slots.ready)
     return JSONResponse(
         {
             "jobs": {
@@ -31,12 +31,12 @@ async def health(service: Caller, endpoint_id: str) -> JSONResponse:
                 "retried": 0,
             },
             "workers": {
-                "idle": ready - running,
-                "initializing": 0,
-                "ready": ready,
+                "idle": slots.ready - running,
+                "initializing": slots.initializing,
+                "ready": slots.ready,
                 "running": running,
                 "throttled": 0,
-                "unhealthy": 0,
+                "unhealthy": slots.unhealthy,
             },
         }
     )

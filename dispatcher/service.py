@@ -14,6 +14,7 @@ from tasks.job import Status
 from tasks.keys import Keys
 from tasks.leases import Leases
 from tasks.outbox import Outbox
+from tasks.presence import Census, Presence
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Store
@@ -36,6 +37,7 @@ class Service:
     wakeups: Wakeups
     readers: Readers
     uploads: Uploads
+    presence: Presence
     endpoint: str = DEFAULT
 
     @staticmethod
@@ -56,6 +58,7 @@ class Service:
             Wakeups(settings.state_url),
             Readers(),
             uploads,
+            Presence(client, settings),
         )
 
     def check(self) -> None:
@@ -64,6 +67,7 @@ class Service:
             log.warning("redis_warning", warning=warning)
         self.blobs.check()
 
-    def counts(self, endpoint: str) -> tuple[dict[Status, int], tuple[int, int]]:
-        """Jobs by status; live transcription slots and how many of them are busy."""
-        return self.store.counts(endpoint), self.store.slots("transcribe")
+    def counts(self, endpoint: str) -> tuple[dict[Status, int], Census, int]:
+        """Jobs by status; how the slots for transcribing stand; how many units are worked on or rung for."""
+        _, busy = self.store.slots("transcribe")
+        return self.store.counts(endpoint), self.presence.census("transcribe", "transcribe"), busy

@@ -16,6 +16,7 @@ from tasks.blobs import Blobs
 from tasks.engine import Engine, load_engine
 from tasks.leases import Leases
 from tasks.outbox import Outbox
+from tasks.presence import slot_name
 from tasks.roles import worker_name
 from tasks.scripts import WORKER_PATIENCE, connect
 from tasks.settings import Settings
@@ -35,6 +36,8 @@ class Context:
     blobs: Blobs
     uploads: Uploads
     worker: str
+    # What it keeps open as long as it can work: see presence.py.
+    slot: str
 
     def keep_slot(self, stage: str, run: Callable[[Callable[[], None]], object]) -> None:
         """Report this process as ready for a stage, for as long as `run` runs what it is given."""
@@ -45,7 +48,7 @@ class Context:
     def open_slot(self, stage: str) -> None:
         """Report this process as ready for a stage, for a lease."""
         with contextlib.suppress(RedisError):
-            self.leases.open_slot(stage, self.worker)
+            self.leases.open_slot(stage, self.slot)
 
 
 def build(settings: Settings, app: Celery) -> Context:
@@ -61,7 +64,12 @@ def build(settings: Settings, app: Celery) -> Context:
         Blobs(settings.blobs),
         Uploads(client, settings),
         worker,
+        slot_name(worker_name(os.getppid()) if _is_child() else worker, worker),
     )
+
+
+def _is_child() -> bool:
+    return hasattr(current_process(), "index")
 
 
 def child_index() -> int:

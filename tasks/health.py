@@ -1,7 +1,8 @@
 """`python -m tasks.health`: whether every process of the workers here can work, for a container engine.
 
 A worker's parent answers for children that cannot load a model, hang or die again and again. So it is not
-asked: each child reports as a slot in Redis once it can work, and this looks for the slots of every child.
+asked: each child reports as a slot in Redis once it can work, and this looks for the slot of every child; one
+that is missing is enough. A frozen parent gives its children nothing to do, so it has to report, too.
 """
 
 import argparse
@@ -13,10 +14,10 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from tasks.errors import LonghandError
+from tasks.presence import Presence
 from tasks.roles import ROLES, command_line, worker_name
 from tasks.scripts import connect
 from tasks.settings import Settings
-from tasks.store import Store
 
 MODULE = "tasks.worker"
 # What `longhand runpod` keeps running, each by its command line.
@@ -36,16 +37,15 @@ class Running:
     environment: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def main() -> None:
+def main(processes: Path = Path("/proc"), arguments: list[str] | None = None) -> None:
     """Exit 0 if all can work, else 1 with a sentence."""
-    argparse.ArgumentParser(prog="python -m tasks.health", description=__doc__).parse_args()
-    workers = list(running(Path("/proc")))
-    faults = list(absent(Path("/proc"))) if workers else ["no worker runs here"]
+    argparse.ArgumentParser(prog="python -m tasks.health", description=__doc__).parse_args(arguments)
+    workers = list(running(processes))
+    faults = list(absent(processes)) if workers else ["no worker runs here"]
     try:
         for found in workers:
             settings = Settings.from_env(found.environment)
-            store = Store(connect(settings.state_url), settings)
-            faults += look(store, found)
+            faults += look(Presence(connect(settings.state_url), settings), found)
     except LonghandError as error:
         faults.append(f"{error.code}: {error}")
     except RedisError as error:
@@ -54,12 +54,14 @@ def main() -> None:
         sys.exit("; ".join(faults))
 
 
-def look(store: Store, worker: Running) -> Iterator[str]:
+def look(presence: Presence, worker: Running) -> Iterator[str]:
     """What is wrong with a worker on this host, a sentence each. Raises redis.exceptions.RedisError."""
-    live = set().union(*map(store.slot_names, ROLES[worker.role].slot_stages))
+    live = set().union(*map(presence.able, ROLES[worker.role].slot_stages))
     able = sum(worker_name(pid) in live for pid in worker.pids)
     if able < worker.expected:
         yield f"{worker.role}: {able} of {worker.expected} can work"
+    elif worker_name(worker.pids[0]) not in presence.reports(worker.role):
+        yield f"{worker.role}: the parent of its processes does not report"
 
 
 def absent(processes: Path) -> Iterator[str]:

@@ -268,9 +268,9 @@ class Leases:
         """A RunPod handler waits for this job, and says so again before `handler_lease_ms` have passed."""
         self._scripts("hold", "lh:attended", job_id, self._settings.handler_lease_ms)
 
-    def open_slot(self, stage: str, child: str) -> None:
-        """A child is alive and ready for work of a stage; repeated with every heartbeat."""
-        self._scripts("hold", f"lh:slots:{stage}", child, self._settings.lease_ms)
+    def open_slot(self, stage: str, slot: str) -> None:
+        """A process is alive and ready for work of a stage; repeated every quarter of a lease."""
+        self._scripts("hold", f"lh:slots:{stage}", slot, self._settings.lease_ms)
 
-    def close_slot(self, stage: str, child: str) -> None:
-        self._redis.zrem(f"lh:slots:{stage}", child)
+    def close_slot(self, stage: str, slot: str) -> None:
+        self._redis.zrem(f"lh:slots:{stage}", slot)

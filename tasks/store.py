@@ -264,13 +264,6 @@ class Store:
             live, busy = pipe.zcard(f"lh:leases:{stage}").execute()
         return live, busy
 
-    def slot_names(self, stage: str) -> set[str]:
-        """The worker processes that are ready for a stage."""
-        return {
-            text(name)
-            for name in self._redis.zrange(f"lh:slots:{stage}", self.now_ms(), "+inf", byscore=True)
-        }
-
     def link_key(self) -> bytes:
         """The key that signs links to transcripts: random, made at its first use, kept here alone."""
         self._redis.set("lh:link_key", secrets.token_bytes(32), nx=True)

@@ -33,8 +33,10 @@ from tasks.errors import LonghandError
 from tasks.leases import Leases
 from tasks.logs import start_logging
 from tasks.memory import limit_memory
+from tasks.presence import Presence
+from tasks.reporter import Reporter
 from tasks.roles import ROLES, command_line, worker_name
-from tasks.scripts import Patience, connect
+from tasks.scripts import WORKER_PATIENCE, Patience, connect
 from tasks.settings import Settings, refuse_telemetry
 from tasks.store import Store
 
@@ -109,7 +111,7 @@ def close_child(**_: object) -> None:
     with contextlib.suppress(RedisError):
         for role in ROLES.values():
             for stage in role.slot_stages:
-                leases.close_slot(stage, child.worker)
+                leases.close_slot(stage, child.slot)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,6 +153,7 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()
     if ROLES[role].pool == "prefork":
         watch_children(parent, stop)
+    report(parent, role, ROLES[role].slots(concurrency), stop)
     arguments = [
         "worker",
         f"--hostname={role}-{os.getpid()}@%h",
@@ -173,6 +176,16 @@ def watch_children(parent: context.Context, stop: threading.Event) -> None:
     children = Children(parent)
     worker_shutting_down.connect(children.told_to_end, weak=False)
     threading.Thread(target=children.watch, args=(stop, time.monotonic), name="children", daemon=True).start()
+
+
+def report(parent: context.Context, role: str, slots: int, stop: threading.Event) -> None:
+    """Say what this worker should be able to do, in a thread, until it is told to stop."""
+    settings = parent.settings
+    presence = Presence(connect(settings.state_url, WORKER_PATIENCE), settings)
+    reporter = Reporter(presence, role, parent.worker, slots, settings.lease_ms / 4000)
+    worker_ready.connect(reporter.is_ready, weak=False)
+    worker_shutting_down.connect(reporter.told_to_end, weak=False)
+    threading.Thread(target=reporter.run, args=(stop, time.monotonic), name="reporter", daemon=True).start()
 
 
 def hand_back(settings: Settings, children: list[str]) -> None:

@@ -21,6 +21,7 @@ STAYING = (
     r"lh:clock:[^:]+",
     r"lh:flow:[^:]+:\d+/.+",
     r"lh:slots:[^:]+",
+    r"lh:workers?:[^:]+",
     r"lh:audio:[^:]+:\d+",
     r"lh:reape[rd]",
     r"lh:link_key",

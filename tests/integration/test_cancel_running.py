@@ -14,6 +14,7 @@ from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
 from tasks.errors import LeaseLost
 from tasks.heartbeat import NUDGE, Heartbeat, listen
+from tasks.presence import Presence
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Store
@@ -114,17 +115,21 @@ def stopped(heartbeat: Heartbeat) -> bool:
     return False
 
 
+def able(stack: Stack, stage: str) -> set[str]:
+    return Presence(stack.redis, stack.machine.settings).able(stage)
+
+
 def test_a_process_that_does_return_is_left_alone(
     patient: Stack, receiver: Receiver, eventually: Eventually
 ) -> None:
     job_input = patient.input(receiver, "slow", 31, "slow:700")
     job_id = patient.client.submit(job_input)
     eventually(lambda: patient.redis.exists(f"lh:job:{job_id}:partial"), SOON_S, "a chunk in hand")
-    slots = patient.store.slot_names("transcribe")
+    slots = able(patient, "transcribe")
     patient.client.cancel(job_id)
     other = patient.client.submit(patient.input(receiver, "next", 11))
     assert eventually(lambda: patient.ended(other), SOON_S)["status"] == "COMPLETED"
-    assert patient.store.slot_names("transcribe") == slots, "the model stays loaded"
+    assert able(patient, "transcribe") == slots, "the model stays loaded"
     assert not patient.redis.exists(f"lh:job:{job_id}:results")
 
 
@@ -140,7 +145,7 @@ def test_a_download_that_waits_for_its_host_is_broken_off(patient: Stack, eventu
             # It ends with the process that waits.
             assert connection.recv(65_536) == b""
     assert patient.redis.zcard("lh:leases:ingest") == 0
-    eventually(lambda: len(patient.store.slot_names("ingest")) == 2, SOON_S, "another process in its place")
+    eventually(lambda: len(able(patient, "ingest")) == 2, SOON_S, "another process in its place")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 
 from tasks.health import Running, absent, look, running
+from tasks.presence import Presence
 from tasks.roles import worker_name
 from tasks.settings import Settings, child_environment
-from tasks.store import Store
 from tests.conftest import Eventually, Stack
 
 PROC = Path("/proc")
@@ -25,9 +25,13 @@ def workers_of(stack: Stack) -> dict[str, Running]:
     return {found.role: found for found in running(PROC) if found.pids[0] in parents}
 
 
+def presence_of(stack: Stack) -> Presence:
+    return Presence(stack.redis, stack.machine.settings)
+
+
 def faults(stack: Stack) -> list[str]:
     workers = workers_of(stack).values()
-    return [fault for worker in workers for fault in look(stack.store, worker)]
+    return [fault for worker in workers for fault in look(presence_of(stack), worker)]
 
 
 def test_every_role_is_healthy(stack: Stack, eventually: Eventually) -> None:
@@ -51,7 +55,7 @@ def test_a_child_that_hangs_is_seen_though_its_parent_answers(
     stack: Stack, eventually: Eventually, role: str, stage: str, fault: str
 ) -> None:
     eventually(lambda: faults(stack) == [])
-    able = stack.store.slot_names(stage)
+    able = presence_of(stack).able(stage)
     pids = workers_of(stack)[role].pids
     child = next(pid for pid in pids if worker_name(pid) in able)
     os.kill(child, signal.SIGSTOP)
@@ -88,7 +92,7 @@ def test_a_child_whose_model_cannot_be_loaded_is_seen(
     try:
         eventually(lambda: "its model is broken" in log.read_text(), 30, "the child's failure")
         (found,) = [worker for worker in running(PROC) if worker.pids[0] == process.pid]
-        assert list(look(Store(redis, settings), found)) == ["transcribe: 0 of 1 can work"]
+        assert list(look(Presence(redis, settings), found)) == ["transcribe: 0 of 1 can work"]
     finally:
         process.kill()
         process.wait()
