@@ -182,10 +182,11 @@ def report(parent: context.Context, role: str, slots: int, stop: threading.Event
     """Say what this worker should be able to do, in a thread, until it is told to stop."""
     settings = parent.settings
     presence = Presence(connect(settings.state_url, WORKER_PATIENCE), settings)
-    reporter = Reporter(presence, role, parent.worker, slots, settings.lease_ms / 4000)
+    every_s = settings.lease_ms / 4000
+    reporter = Reporter(presence, role, parent.worker, slots, every_s=every_s, clock=time.monotonic)
     worker_ready.connect(reporter.is_ready, weak=False)
     worker_shutting_down.connect(reporter.told_to_end, weak=False)
-    threading.Thread(target=reporter.run, args=(stop, time.monotonic), name="reporter", daemon=True).start()
+    threading.Thread(target=reporter.run, args=(stop,), name="reporter", daemon=True).start()
 
 
 def hand_back(settings: Settings, children: list[str]) -> None:

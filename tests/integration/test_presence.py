@@ -116,34 +116,73 @@ def test_a_child_that_dies_again_and_again_is_unhealthy(stack: Stack, eventually
     eventually(lambda: healthy(stack), what="recovery")
 
 
-@pytest.fixture
-def broken(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A transcribing worker whose model does not load."""
-    settings = settings.model_copy(update={"engine": "tests.fake_engine:FakeEngine", "model": "broken"})
-    with (tmp_path / "log").open("wb") as output:
+@contextmanager
+def transcribing(settings: Settings, *python: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A transcribing worker of two processes, started by these arguments of Python."""
+    settings = settings.model_copy(update={"engine": "tests.fake_engine:FakeEngine"})
+    folder = settings.data_path
+    with (folder / "log").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.worker", "transcribe", "--concurrency", "2"],
-            env=child_environment(settings) | {"TMPDIR": str(tmp_path)},
+            [sys.executable, *python, "transcribe", "--concurrency", "2"],
+            env=child_environment(settings) | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
             cwd=ROOT,
             stdout=output,
             stderr=output,
         )
-    yield process
-    process.kill()
-    process.wait()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_model_that_does_not_load_makes_its_processes_unhealthy(
-    redis: Redis, settings: Settings, broken: subprocess.Popen[bytes], eventually: Eventually
+    redis: Redis, settings: Settings, eventually: Eventually
 ) -> None:
     presence = Presence(redis, settings)
     assert presence.census("transcribe", "transcribe") == Census(0, 0, 0), "no worker has reported yet"
-    eventually(lambda: presence.reports("transcribe"), what="a report")
-    # The lease is a minute: nothing has lapsed.
-    eventually(lambda: presence.census("transcribe", "transcribe") == Census(0, 0, 2), 30, "the fault")
-    broken.terminate()
-    eventually(lambda: presence.census("transcribe", "transcribe") == Census(0, 0, 0), what="the end")
-    assert broken.wait(20) == 0
+    with transcribing(settings.model_copy(update={"model": "broken"}), "-m", "tasks.worker") as worker:
+        eventually(lambda: presence.reports("transcribe"), what="a report")
+        # The lease is a minute: nothing has lapsed.
+        eventually(lambda: presence.census("transcribe", "transcribe") == Census(0, 0, 2), 30, "the fault")
+        worker.terminate()
+        eventually(lambda: presence.census("transcribe", "transcribe") == Census(0, 0, 0), what="the end")
+        assert worker.wait(20) == 0
+
+
+# A signal's handler runs in the thread of Celery's loop, and others go on meanwhile.
+HANGING = """
+import pathlib, signal, sys, time
+from tasks import worker
+if __name__ == "__main__":
+    def hang(*_):
+        while not pathlib.Path(sys.argv[1]).exists():
+            time.sleep(0.05)
+    signal.signal(signal.SIGRTMIN, hang)
+    worker.main(sys.argv[2:])
+"""
+
+
+def test_a_parent_whose_loop_hangs_is_seen_though_its_threads_go_on(
+    redis: Redis, settings: Settings, tmp_path: Path, eventually: Eventually
+) -> None:
+    settings = settings.model_copy(update={"lease_ms": 3_000, "heartbeat_ms": 300, "model": "multi"})
+    presence = Presence(redis, settings)
+    # Its children import it, too.
+    (tmp_path / "hanging.py").write_text(HANGING)
+    with transcribing(settings, str(tmp_path / "hanging.py"), str(tmp_path / "go")) as worker:
+        able = Census(2, 0, 0)
+        eventually(lambda: presence.census("transcribe", "transcribe") == able, 30, "the health of all")
+        worker.send_signal(signal.SIGRTMIN)
+        eventually(lambda: presence.census("transcribe", "transcribe") == Census(0, 0, 2), what="the fault")
+        (tmp_path / "go").touch()
+        eventually(lambda: presence.census("transcribe", "transcribe") == able, what="recovery")
+        # Celery's connection to the broker breaks, and its loop begins anew.
+        assert redis.client_kill_filter(_type="normal", skipme=True)
+        eventually(lambda: "Connection to broker lost" in (tmp_path / "log").read_text(), what="the loss")
+        for _ in range(3):
+            redis.delete(f"lh:worker:{worker_name(worker.pid)}")
+            eventually(lambda: presence.census("transcribe", "transcribe") == able, what="another report")
 
 
 def test_what_a_parent_says_lapses(bench: Bench, eventually: Eventually) -> None:
