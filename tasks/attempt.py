@@ -85,13 +85,17 @@ def attempt(context: Context, job_id: str, stage: str, unit: str, work: Work) ->
     raise AttemptFailed(f"{failure.code}: {failure}") from None
 
 
-def fail_job(context: Context, job_id: str, error: LonghandError) -> None:
-    """End a job in failure and ring for whoever waits to hear of it."""
+def fail_job(context: Context, job_id: str, error: LonghandError, lease: Lease | None = None) -> None:
+    """End a job in failure and ring for whoever waits to hear of it.
+
+    An attempt gives its lease: once that is another's, or of an earlier run, nothing is done.
+    """
     job = context.store.job(job_id)
     if job is None:
         return
     ending = endings.failed(job_id, job.recording_id, context.store.now_ms(), error)
-    done, receivers = context.store.finish(job_id, ending)
+    unit, fence = (lease.unit, lease.fence) if lease else ("", "")
+    done, receivers = context.store.finish(job_id, ending, stage=unit, fence=fence)
     if done:
         log.warning("job_failed", job_id=job_id, code=error.code, error=str(error))
     context.bells.deliver(*receivers)
@@ -111,11 +115,11 @@ def _refused(context: Context, job_id: str, stage: str, unit: str, reason: str) 
 
 def _give_back(context: Context, lease: Lease, error: LonghandError) -> None:
     if isinstance(error, ENDS_THE_JOB):
-        fail_job(context, lease.job_id, error)
+        fail_job(context, lease.job_id, error, lease)
         return
     outcome = context.leases.release(lease, error, context.settings.attempt_delay_ms)
     if outcome == "exhausted":
-        fail_job(context, lease.job_id, error)
+        fail_job(context, lease.job_id, error, lease)
     elif outcome == "complete":
         context.bells.assemble(lease.job_id)
 

@@ -260,10 +260,6 @@ class Leases:
         """A job's blobs are deleted."""
         self._redis.zrem("lh:sweep", job_id)
 
-    def forget_deadline(self, job_id: str) -> None:
-        """A job that has ended, or is gone, has no deadline."""
-        self._redis.zrem("lh:deadlines", job_id)
-
     def attend(self, job_id: str) -> None:
         """A RunPod handler waits for this job, and says so again before `handler_lease_ms` have passed."""
         self._scripts("hold", "lh:attended", job_id, self._settings.handler_lease_ms)

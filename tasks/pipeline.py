@@ -105,25 +105,30 @@ def assemble(self: Stage, job_id: str) -> str:
     context = self.context
 
     def work(lease: Lease, _heartbeat: Heartbeat) -> None:
-        job, request = _job_and_request(context, job_id)
-        if error := dead_chunks_error(context, job, request):
-            fail_job(context, job_id, error)
-            return
-        model, now_ms = model_of(request.model, context.settings), context.store.now_ms()
-        link = _link(context, job, now_ms)
-        if job.parts:
-            parts = context.store.parts(job)
-            heard = [(part, context.store.transcript(part)) for part in parts]
-            ending = endings.batch_succeeded(job, heard, model, now_ms, link=link)
-        else:
-            transcript = context.store.transcript(job)
-            ending = endings.succeeded(job, request, transcript, model, now_ms, link=link)
-        done, receivers = context.store.finish(job_id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
-        context.bells.deliver(*receivers)
-        if done:
-            log.info("job_succeeded", job_id=job_id)
+        _assemble(context, lease)
 
     return attempt(context, job_id, leases.ASSEMBLE, leases.ASSEMBLE, work)
+
+
+def _assemble(context: Context, lease: Lease) -> None:
+    job, request = _job_and_request(context, lease.job_id)
+    if error := dead_chunks_error(context, job, request):
+        fail_job(context, job.id, error, lease)
+        return
+    model, now_ms = model_of(request.model, context.settings), context.store.now_ms()
+    link = _link(context, job, now_ms)
+    if job.parts:
+        parts = context.store.parts(job)
+        heard = [(part, context.store.transcript(part)) for part in parts]
+        ending = endings.batch_succeeded(job, heard, model, now_ms, link=link)
+    else:
+        transcript = context.store.transcript(job)
+        ending = endings.succeeded(job, request, transcript, model, now_ms, link=link)
+    done, receivers = context.store.finish(job.id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
+    if not done:
+        raise LeaseLost
+    context.bells.deliver(*receivers)
+    log.info("job_succeeded", job_id=job.id)
 
 
 def _link(context: Context, job: Job, now_ms: int) -> endings.Link | None:

@@ -6,11 +6,10 @@ import structlog
 from redis.exceptions import RedisError
 
 from tasks import endings
-from tasks.attempt import fail_job
 from tasks.context import Context
 from tasks.errors import ExecutionTimeout, HandlerLost
 from tasks.parts import folder_of
-from tasks.store import UNATTENDED
+from tasks.store import LATE, UNATTENDED
 
 log = structlog.get_logger()
 
@@ -54,16 +53,21 @@ def end_late(context: Context, job_id: str) -> None:
     """End a job that has passed its deadline: of its run time, or of its whole life."""
     job = context.store.job(job_id)
     if job is None or job.terminal:
-        context.leases.forget_deadline(job_id)
         return
     now_ms = context.store.now_ms()
-    if now_ms >= job.deadline_ms:
-        done, receivers = context.store.finish(job_id, endings.expired(job, now_ms))
-        context.bells.deliver(*receivers)
-        if done:
-            log.warning("job_expired", job_id=job_id)
-    else:
-        fail_job(context, job_id, ExecutionTimeout())
+    expired = now_ms >= job.deadline_ms
+    ending = (
+        endings.expired(job, now_ms)
+        if expired
+        else endings.failed(job_id, job.recording_id, now_ms, ExecutionTimeout())
+    )
+    # Only if it is still late: it may have its next run by now.
+    done, receivers = context.store.finish(job_id, ending, stage=LATE)
+    if done and expired:
+        log.warning("job_expired", job_id=job_id)
+    elif done:
+        log.warning("job_failed", job_id=job_id, code=ending.code, error=ending.error)
+    context.bells.deliver(*receivers)
 
 
 def end_unattended(context: Context, job_id: str) -> None:

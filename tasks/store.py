@@ -34,6 +34,8 @@ READERS_PAGE = 200
 QUEUED = "queued"
 # And: the lease of its handler must be over.
 UNATTENDED = "unattended"
+# And: one of its deadlines must have passed.
+LATE = "late"
 
 
 def job_key(job_id: str, part: str = "") -> str:
@@ -166,9 +168,9 @@ class Store:
     ) -> tuple[bool, tuple[str, ...]]:
         """End a job once. Returns whether this call did, and the receivers to ring for.
 
-        With a stage, only the holder of that stage's lease may; with QUEUED, only if nobody has begun; with
-        UNATTENDED, only if its handler is gone. The audio of a job that succeeded may go at once; that of
-        others stays until retention ends.
+        With a stage, or the index of a chunk, only the holder of its lease may; with QUEUED, only if nobody
+        has begun; with UNATTENDED, only if its handler is gone; with LATE, only past a deadline. The audio of
+        a job that succeeded may go at once; that of others stays until retention ends.
         """
         body = pack(ending.body)
         before = body if ending.body_before == ending.body else pack(ending.body_before)

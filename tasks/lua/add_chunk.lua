@@ -2,7 +2,12 @@
 -- Returns 'added', 'same' (an earlier attempt added it), 'changed' (other audio at this index),
 -- 'lost' (another attempt holds the lease) or 'gone' (the job has ended).
 local job, index = ARGV[1], ARGV[3]
-if redis.call('HGET', job_key(job), 'status') ~= 'running' then return 'gone' end
+local status = redis.call('HGET', job_key(job), 'status')
+if status ~= 'running' then
+  -- What the caller has stored for the chunk may have come after the sweep.
+  if status ~= 'queued' then redis.call('ZADD', 'lh:sweep', 'NX', now_ms(), job) end
+  return 'gone'
+end
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end
 local known = redis.call('HGET', job_key(job, 'chunks'), index)
 if known then

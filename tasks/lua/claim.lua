@@ -1,6 +1,6 @@
 -- Take a lease on one unit of work. ARGV: job, stage, unit, owner, lease_ms, max_starts, dispatch_ms.
 -- A task message is only a hint: lost, doubled and late ones end here, harmlessly.
--- Returns {'ok', fence, deaths in a row in one window} or {why not}: gone, done, dead, held, unknown, newer (than
+-- Returns {'ok', fence, deaths in a row in one window} or {why not}: gone, done, dead, held, unknown, early (not all of it has ended), newer (than
 -- these scripts: the unit is set aside for a worker that knows it), worn
 -- (started too often: the caller fails the job), or 'complete' (a worn chunk was given up and was the last: ring
 -- assemble).
@@ -21,6 +21,9 @@ elseif stage == 'ingest' and redis.call('HGET', job_key(job), 'sealed') == '1' t
   redis.call('ZREM', leases_key('ingest'), job .. '/ingest')
   return {'done'}
 end
+
+-- A message of the run before may come in this one.
+if stage == 'assemble' and not all_ended(job) then return {'early'} end
 
 local function begin(id, timeout_ms)
   redis.call('HSET', job_key(id), 'status', 'running', 'started_ms', now)

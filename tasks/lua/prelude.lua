@@ -53,13 +53,18 @@ local function audio_key(account, now)
   return 'lh:audio:' .. account .. ':' .. string.format('%d', math.floor(now / 86400000))
 end
 
--- Fan-in. True once, when the plan is sealed and every chunk is done or dead; the assemble stage then
--- counts as dispatched, so that the reaper rings again if this caller dies before it rings.
-local function complete(job, now, dispatch_ms)
-  local row = fields(job, 'sealed', 'total')
+-- Fan-in. Whether the plan is sealed and every chunk is done or dead; of a batch, whether each part has ended.
+local function all_ended(job)
+  local row = fields(job, 'sealed', 'total', 'parts', 'open')
+  if row[3] then return tonumber(row[4] or '0') <= 0 end
   if row[1] ~= '1' then return false end
-  local ended = redis.call('HLEN', job_key(job, 'results')) + redis.call('HLEN', job_key(job, 'dead'))
-  if ended < tonumber(row[2]) then return false end
+  return redis.call('HLEN', job_key(job, 'results')) + redis.call('HLEN', job_key(job, 'dead')) >= tonumber(row[2])
+end
+
+-- The same, and the assemble stage then counts as dispatched, so that the reaper rings again if this caller dies
+-- before it rings.
+local function complete(job, now, dispatch_ms)
+  if not all_ended(job) then return false end
   redis.call('ZADD', leases_key('assemble'), 'NX', now + dispatch_ms, job .. '/assemble')
   return true
 end

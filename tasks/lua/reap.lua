@@ -60,7 +60,15 @@ for _, receiver in ipairs(receivers) do
   redis.call('ZADD', 'lh:receivers', now + 5000, receiver)
 end
 
-local late = redis.call('ZRANGEBYSCORE', 'lh:deadlines', '-inf', now, 'LIMIT', 0, 200)
+local late = {}
+for _, job in ipairs(redis.call('ZRANGEBYSCORE', 'lh:deadlines', '-inf', now, 'LIMIT', 0, 200)) do
+  local status = redis.call('HGET', job_key(job), 'status')
+  if status == 'queued' or status == 'running' then
+    table.insert(late, job)
+  else
+    redis.call('ZREM', 'lh:deadlines', job)
+  end
+end
 local sweep = redis.call('ZRANGEBYSCORE', 'lh:sweep', '-inf', now, 'LIMIT', 0, 20)
 redis.call('ZREMRANGEBYSCORE', 'lh:jobs', '-inf', now - ARGV[2])
 for _, stage in ipairs({'ingest', 'transcribe', 'assemble', 'deliver'}) do

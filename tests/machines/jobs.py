@@ -218,7 +218,7 @@ class Jobs(Attempts):
             self._same(before)
         held.over = held.over or good
         if outcome == "exhausted":
-            fail_job(self.context, held.lease.job_id, error)
+            fail_job(self.context, held.lease.job_id, error, held.lease)
         elif outcome == "complete":
             self.assemble(held.lease.job_id)
 

@@ -1,0 +1,168 @@
+"""A process that was frozen in one run of a job and wakes up in the next: it ends nothing there."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tasks import endings, pipeline, reaper
+from tasks.app import create_app
+from tasks.attempt import AttemptFailed, attempt, fail_job
+from tasks.context import Context, build
+from tasks.errors import ConfigurationError, LeaseLost, LonghandError, NotMedia
+from tasks.heartbeat import Heartbeat
+from tasks.job import Status
+from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Lease, Refused
+from tasks.store import Store
+from tests.bench import NEW, PAST_MS, Bench, chunk
+
+REFUSED = ConfigurationError()
+
+
+@pytest.fixture
+def context(bench: Bench) -> Context:
+    """What a worker process works with."""
+    return build(bench.settings, create_app(bench.settings))
+
+
+def next_run(bench: Bench) -> None:
+    """The job fails, and its client has it done again."""
+    ending = endings.failed("j", "j", bench.store.now_ms(), REFUSED)
+    assert bench.store.finish("j", ending)[0]
+    assert bench.store.retry("j") in ("queued", "complete")
+
+
+def run_2_goes_on(bench: Bench) -> bool:
+    job = bench.job()
+    return job.run == 2 and not job.terminal
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("error", [NotMedia("of run 1"), REFUSED])
+def test_an_ingest_does_not_fail_it(
+    bench: Bench, context: Context, error: LonghandError, *, begun: bool
+) -> None:
+    bench.store.create(NEW)
+
+    def work(_lease: Lease, _heartbeat: Heartbeat) -> None:
+        next_run(bench)
+        if begun:
+            bench.claim(INGEST, INGEST)
+        raise error
+
+    with pytest.raises(AttemptFailed):
+        attempt(context, "j", INGEST, INGEST, work)
+    assert run_2_goes_on(bench)
+
+
+@pytest.mark.parametrize(("stage", "unit"), [(INGEST, INGEST), (TRANSCRIBE, "0")])
+def test_an_attempt_that_was_the_last_does_not_fail_it(
+    bench: Bench, context: Context, stage: str, unit: str
+) -> None:
+    lease = bench.planned()
+    if stage == TRANSCRIBE:
+        lease = bench.claim(stage, unit)
+    next_run(bench)
+    # Redis had told it that it has no attempt left.
+    fail_job(context, "j", REFUSED, lease)
+    assert run_2_goes_on(bench)
+    bench.claim(INGEST, INGEST)
+    fail_job(context, "j", REFUSED, bench.claim(stage, unit) if stage == TRANSCRIBE else lease)
+    assert bench.job().terminal is (stage == TRANSCRIBE), "who has the lease may"
+
+
+class Freezing(Store):
+    """One whose process freezes after it has seen which chunks are dead, until the next run has begun."""
+
+    bench: Bench
+
+    def dead(self, job_id: str) -> dict[int, str]:
+        found = super().dead(job_id)
+        if self.bench.job().run == 1:
+            next_run(self.bench)
+        return found
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_an_assembly_does_not_end_it(bench: Bench, context: Context, *, dead: bool) -> None:
+    bench.planned()
+    bench.seal()
+    bench.commit(bench.claim(TRANSCRIBE, "0"))
+    last = bench.claim(TRANSCRIBE, "1")
+    if dead:
+        bench.leases.release(last, REFUSED)
+    else:
+        bench.commit(last)
+    store = Freezing(bench.redis, bench.settings)
+    store.bench = bench
+    frozen = replace(context, store=store)
+    done = attempt(
+        frozen, "j", ASSEMBLE, ASSEMBLE, lambda lease, _heartbeat: pipeline._assemble(frozen, lease)
+    )
+    assert run_2_goes_on(bench)
+    assert dead or done.startswith("stopped"), "and does not say that it did"
+
+
+def test_a_message_of_the_run_before_assembles_nothing(bench: Bench) -> None:
+    bench.planned()
+    assert bench.leases.claim("j", ASSEMBLE, ASSEMBLE) == Refused("early")
+    bench.seal()
+    bench.commit(bench.claim(TRANSCRIBE, "0"))
+    bench.leases.release(bench.claim(TRANSCRIBE, "1"), REFUSED)
+    next_run(bench)
+    assert bench.leases.claim("j", ASSEMBLE, ASSEMBLE) == Refused("early")
+    bench.transcribe(1)
+    bench.claim(ASSEMBLE, ASSEMBLE)
+
+
+class Late:
+    """Leases whose process freezes after it has seen which jobs are late."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bench.leases, name)
+
+    def reap(self) -> Any:
+        found = self._bench.leases.reap()
+        assert found.late == ["j"]
+        next_run(self._bench)
+        return found
+
+
+def test_a_reaper_does_not_end_it_for_the_time_of_the_run_before(bench: Bench, context: Context) -> None:
+    bench.store.create(NEW)
+    bench.age("lh:deadlines", "j")
+    frozen: Any = Late(bench)
+    reaper.tick(replace(context, leases=frozen))
+    assert run_2_goes_on(bench)
+    assert bench.redis.zscore("lh:deadlines", "j") == bench.job().deadline_ms
+    bench.age("lh:deadlines", "j")
+    reaper.tick(context)
+    assert bench.job().status is Status.FAILED
+
+
+def test_a_job_that_has_ended_or_is_gone_has_no_deadline(bench: Bench) -> None:
+    bench.store.create(NEW)
+    bench.finish()
+    bench.redis.zadd("lh:deadlines", {"gone": PAST_MS, "j": PAST_MS})
+    assert bench.leases.reap().late == []
+    assert bench.redis.zcard("lh:deadlines") == 0
+
+
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED])
+def test_what_is_stored_after_the_sweep_is_swept_as_well(bench: Bench, status: Status) -> None:
+    bench.store.create(NEW)
+    lease = bench.claim(INGEST, INGEST)
+    bench.store.finish("j", replace(bench.canceled(), status=status))
+    kept_until_ms = bench.redis.zscore("lh:sweep", "j")
+    swept = status is Status.SUCCEEDED
+    if swept:
+        assert bench.leases.reap().sweep == ["j"]
+        bench.leases.swept("j")
+    # Its blob is there already, and no chunk names it.
+    with pytest.raises(LeaseLost):
+        bench.leases.add_chunk(lease, chunk(0))
+    assert bench.leases.reap().sweep == (["j"] if swept else [])
+    assert swept or bench.redis.zscore("lh:sweep", "j") == kept_until_ms, "it may be done again"
