@@ -6,6 +6,8 @@
 somebody else makes FILE. `fatal:1:2:FILE` kills its process in window 2 of chunk 1 until FILE.mended
 exists; FILE gets a line with the batch size that was asked for. `grip:1:FILE` stops for ever in C on chunk 1
 until FILE exists, with Python's lock in its hands; `deaf:1:FILE` likewise without the lock.
+`gate:1:FILE` waits in the last window of chunk 1 until FILE.open exists, in its first attempt only.
+`hold:1:7000` keeps Python's lock for 7 s in C, once on chunk 1.
 `long:9000` says so many letters more in each window, `words:200` so many words.
 The model `broken` fails to load.
 """
@@ -55,8 +57,8 @@ class FakeEngine:
             time.sleep(int(rest) / 1000)
             return
         index, _, marker = rest.partition(":")
-        if kind == "fatal":
-            _die_in(work, window, index, marker)
+        if kind in ONE_WINDOW:
+            ONE_WINDOW[kind](work, window, index, marker)
             return
         if index != str(work.index) or (marker and Path(marker).exists()):
             return
@@ -82,12 +84,36 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _wait_at(work: ChunkWork, window: int, index: str, rest: str) -> None:
+    gate = Path(rest)
+    if (index, WINDOWS - 1) != (str(work.index), window) or gate.exists():
+        return
+    gate.write_text(str(os.getpid()))
+    while not Path(f"{gate}.open").exists():
+        time.sleep(0.02)
+
+
+def _hold(work: ChunkWork, window: int, index: str, rest: str) -> None:
+    if (index, WINDOWS - 1) != (str(work.index), window):
+        return
+    native = ctypes.PyDLL(None)
+    mutex = ctypes.create_string_buffer(128)
+    native.pthread_mutex_lock(mutex)
+    # In C, and unlike sleep() it is not ended by a signal. No clock that somebody may set.
+    until = (ctypes.c_long * 2)(int(time.monotonic() + int(rest) / 1000), 0)
+    native.pthread_mutex_clocklock(mutex, time.CLOCK_MONOTONIC, until)
+
+
 def _die_in(work: ChunkWork, window: int, index: str, rest: str) -> None:
     fatal, _, diary = rest.partition(":")
     if (index, fatal) == (str(work.index), str(window)) and not Path(f"{diary}.mended").exists():
         with Path(diary).open("a") as file:
             file.write(f"{work.batch_size}\n")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+# What happens in one window of one chunk.
+ONE_WINDOW = {"fatal": _die_in, "gate": _wait_at, "hold": _hold}
 
 
 def _longer(segment: Segment, work: ChunkWork) -> Segment:
