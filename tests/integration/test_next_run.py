@@ -9,7 +9,7 @@ from tasks import endings, pipeline, reaper
 from tasks.app import create_app
 from tasks.attempt import AttemptFailed, attempt, fail_job
 from tasks.context import Context, build
-from tasks.errors import ConfigurationError, LeaseLost, LonghandError, NotMedia
+from tasks.errors import ConfigurationError, InvalidInput, LeaseLost, LonghandError
 from tasks.heartbeat import Heartbeat
 from tasks.job import Status
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Lease, Refused
@@ -38,7 +38,7 @@ def run_2_goes_on(bench: Bench) -> bool:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-@pytest.mark.parametrize("error", [NotMedia("of run 1"), REFUSED])
+@pytest.mark.parametrize("error", [InvalidInput("of run 1"), REFUSED])
 def test_an_ingest_does_not_fail_it(
     bench: Bench, context: Context, error: LonghandError, *, begun: bool
 ) -> None:
