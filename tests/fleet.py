@@ -15,6 +15,7 @@ from redis import Redis
 from dispatcher.client import Client, segments_of
 from dispatcher.local import port_of
 from dispatcher.processes import Process, end_all
+from tasks.presence import Presence
 from tasks.roles import worker_name
 from tasks.scripts import connect
 from tasks.settings import Settings, child_environment
@@ -124,7 +125,7 @@ class Fleet:
         """Whether every role of a host can work, as its processes say themselves."""
         for role, stage in (("transcribe", "transcribe"), ("io", "ingest"), ("deliver", "deliver")):
             names = {worker_name(pid) for pid in host.family(role)}
-            if not names & self.store.slot_names(stage):
+            if not names & Presence(self.redis, self.settings).able(stage):
                 return False
         return True
 

@@ -21,13 +21,12 @@ class Forgetful:
             self.lose = False
             return script(args=args, client=client)
 
+        # What is put into a pipeline is read of the script, and never lost.
+        call.script, call.sha = script.script, script.sha  # type: ignore[attr-defined]
         return call
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
-
-
-# no
 
 
 def forgetful(client: Redis) -> Any:

@@ -205,7 +205,7 @@ def _placed(redis: Any, jobs: dict[str, Known]) -> None:
         id_ for id_, known in jobs.items() if not known.gone and known.seen and not known.seen.job.terminal
     }
     leases = {stage: _members(redis, f"lh:leases:{stage}") for stage in ("ingest", "transcribe", "assemble")}
-    for key in redis.scan_iter("lh:ready:*", count=1000):
+    for key in redis.scan_iter("lh:line:*:*", count=1000):
         assert _members(redis, key) <= live, key
     assert _members(redis, "lh:deadlines") == live, "every job that lives has a deadline, and no other"
     assert _members(redis, "lh:attended") <= live
