@@ -21,7 +21,7 @@ from tasks.scripts import connect
 from tasks.settings import refuse_telemetry
 from tests.chaos import leftovers
 from tests.chaos.customer import PATIENCE_S, Customer
-from tests.chaos.schedule import Errand, Kind, Strike, errands, strikes
+from tests.chaos.schedule import Blow, Errand, Kind, Strike, errands, strikes
 from tests.chaos.verdict import Arrival, Evidence, Segments, broken
 from tests.chaos.world import World, children_of, settings_of
 from tests.conftest import Receiver, receiving, write_recording
@@ -71,7 +71,11 @@ class Chaos:
         self._last_s = self._quiet_s()
 
     def _strike(self, strike: Strike, now_ms: int) -> None:
-        self._world.strike(strike, now_ms)
+        if strike.blow is Blow.ECHO:
+            in_work = [customer.seen.job_id for customer in self._customers if customer.is_alive()]
+            self._world.echo(strike, [job_id for job_id in in_work if job_id])
+        else:
+            self._world.strike(strike, now_ms)
         print(f"{now_ms / 1000:8.1f} s  {strike.blow} {strike.target}", file=sys.stderr)
 
     def _send(self, errand: Errand) -> None:

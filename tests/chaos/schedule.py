@@ -9,11 +9,15 @@ FREEZE_MS = 7_000
 
 
 class Blow(StrEnum):
-    """What befalls a process: SIGKILL, SIGTERM, or SIGSTOP and later SIGCONT."""
+    """What befalls a process: SIGKILL, SIGTERM, or SIGSTOP and later SIGCONT.
+
+    And what befalls all jobs in work: a message of theirs that is late, or there twice.
+    """
 
     KILL = "kill"
     END = "end"
     FREEZE = "freeze"
+    ECHO = "echo"
 
 
 class Kind(StrEnum):
@@ -34,7 +38,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """One blow at `at_ms`; `share` in [0, 1) says which of several children it meets."""
+    """One blow at `at_ms`; `share` in [0, 1) says which of several children, or of some chunks, it meets."""
 
     at_ms: int
     blow: Blow
@@ -81,6 +85,9 @@ TARGETS: dict[tuple[str, Blow], int] = {
     ("child of io", Blow.FREEZE): 3,
     ("child of transcribe", Blow.KILL): 6,
     ("child of transcribe", Blow.FREEZE): 4,
+    ("ingest", Blow.ECHO): 2,
+    ("transcribe", Blow.ECHO): 4,
+    ("assemble", Blow.ECHO): 4,
     # A machine is lost, or loses its power.
     ("workers", Blow.KILL): 1,
     ("everything", Blow.KILL): 1,

