@@ -20,7 +20,7 @@ from tasks.roles import worker_name
 from tasks.scripts import connect
 from tasks.settings import Settings, child_environment
 from tasks.store import Store
-from tests.conftest import Eventually, Receiver, write_recording
+from tests.conftest import SECRET, Eventually, Receiver, write_recording
 
 PREFORK = ("transcribe", "io")
 ROLES = (*PREFORK, "deliver")
@@ -194,6 +194,23 @@ class Fleet:
         """The ids of the terminal events that have arrived."""
         told = [(headers["webhook-id"], json.loads(body)) for headers, body in receiver.posts]
         return {id_ for id_, body in told if body["job_id"] == job_id and body["status"] != "transcribing"}
+
+
+def settings_of(redis_url: str, database: int, folder: Path, **changes: Any) -> Settings:
+    """Settings with short times, over a database of the session's Redis and the next."""
+    usual: dict[str, Any] = {
+        "redis_url": f"{redis_url.removesuffix('0')}{database}",
+        "data_dir": folder,
+        "engine": "tests.fake_engine:FakeEngine",
+        "model": "multi",
+        "allow_private_addresses": True,
+        "webhook_secret": SECRET,
+        "first_chunks_ms": (),
+        "dispatch_ms": 3_000,
+        "reap_ms": 200,
+        "attempt_delay_ms": 200,
+    }
+    return Settings(**(usual | changes))
 
 
 @contextlib.contextmanager

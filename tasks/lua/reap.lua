@@ -60,15 +60,21 @@ for _, receiver in ipairs(receivers) do
   redis.call('ZADD', 'lh:receivers', now + 5000, receiver)
 end
 
-local late = {}
-for _, job in ipairs(redis.call('ZRANGEBYSCORE', 'lh:deadlines', '-inf', now, 'LIMIT', 0, 200)) do
-  local status = redis.call('HGET', job_key(job), 'status')
-  if status == 'queued' or status == 'running' then
-    table.insert(late, job)
-  else
-    redis.call('ZREM', 'lh:deadlines', job)
+-- Jobs whose time in a set is over; those that have ended leave it.
+local function over(key)
+  local found = {}
+  for _, job in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 200)) do
+    local status = redis.call('HGET', job_key(job), 'status')
+    if status == 'queued' or status == 'running' then
+      table.insert(found, job)
+    else
+      redis.call('ZREM', key, job)
+    end
   end
+  return found
 end
+
+local late = over('lh:deadlines')
 local sweep = redis.call('ZRANGEBYSCORE', 'lh:sweep', '-inf', now, 'LIMIT', 0, 20)
 redis.call('ZREMRANGEBYSCORE', 'lh:jobs', '-inf', now - ARGV[2])
 for _, stage in ipairs({'ingest', 'transcribe', 'assemble', 'deliver'}) do
@@ -80,13 +86,4 @@ if gap > tonumber(ARGV[3]) then
     redis.call('ZADD', 'lh:attended', 'GT', now + 30000, job)
   end
 end
-local unattended = {}
-for _, job in ipairs(redis.call('ZRANGEBYSCORE', 'lh:attended', '-inf', now, 'LIMIT', 0, 200)) do
-  local status = redis.call('HGET', job_key(job), 'status')
-  if status == 'queued' or status == 'running' then
-    table.insert(unattended, job)
-  else
-    redis.call('ZREM', 'lh:attended', job)
-  end
-end
-return {assemble, receivers, late, sweep, unattended}
+return {assemble, receivers, late, sweep, over('lh:attended')}

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from tasks.settings import Settings
 from tests.conftest import SECRET, Eventually, Receiver
-from tests.fleet import LONG_S, Fleet, fleet
+from tests.fleet import LONG_S, Fleet, fleet, settings_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,20 +27,8 @@ def hosts(
 ) -> Iterator[Fleet]:
     """One host that is an hour ahead, and one that is an hour behind."""
     folder = tmp_path_factory.mktemp("fleet")
-    settings = Settings(
-        redis_url=redis_url.removesuffix("0") + "4",
-        data_dir=folder,
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
-        webhook_secret=SECRET,
-        first_chunks_ms=(),
-        lease_ms=LEASE_MS,
-        heartbeat_ms=1_000,
-        dispatch_ms=3_000,
-        reap_ms=200,
-        progress_interval_ms=0,
-        progress_step=0.0,
+    settings = settings_of(
+        redis_url, 4, folder, lease_ms=LEASE_MS, heartbeat_ms=1_000, progress_interval_ms=0, progress_step=0.0
     )
     with fleet(settings, folder, (HOUR_S, -HOUR_S), eventually) as made:
         yield made

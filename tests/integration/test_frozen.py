@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from tasks.settings import Settings
-from tests.conftest import SECRET, Eventually, Receiver, write_recording
-from tests.fleet import LONG_S, PREFORK, Fleet, Host, fleet
+from tests.conftest import Eventually, Receiver, write_recording
+from tests.fleet import LONG_S, PREFORK, Fleet, Host, fleet, settings_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,23 +27,16 @@ def hosts(
 ) -> Iterator[Fleet]:
     """Two hosts of workers that share a Redis and a place for audio."""
     folder = tmp_path_factory.mktemp("fleet")
-    settings = Settings(
-        redis_url=redis_url.removesuffix("0") + "6",
-        data_dir=folder,
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
-        webhook_secret=SECRET,
+    settings = settings_of(
+        redis_url,
+        6,
+        folder,
         webhook_timeout_ms=2_000,
         webhook_schedule_ms=(200, 200, 400),
-        first_chunks_ms=(),
         lease_ms=LEASE_MS,
         heartbeat_ms=300,
         # What is frozen does not advance.
         stall_ms=200_000,
-        dispatch_ms=3_000,
-        reap_ms=200,
-        attempt_delay_ms=200,
     )
     with fleet(settings, folder, (0, 0), eventually) as made:
         yield made

@@ -12,9 +12,8 @@ from dispatcher.schemas import parse_input
 from tasks import app
 from tasks.guard import origin
 from tasks.job import NewJob
-from tasks.settings import Settings
-from tests.conftest import SECRET, Eventually, Receiver, write_recording
-from tests.fleet import LONG_S, ROLES, Fleet, fleet
+from tests.conftest import Eventually, Receiver, write_recording
+from tests.fleet import LONG_S, ROLES, Fleet, fleet, settings_of
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -29,20 +28,7 @@ def hosts(
 ) -> Iterator[Fleet]:
     """Two hosts of workers that share a Redis and a place for audio."""
     folder = tmp_path_factory.mktemp("fleet")
-    settings = Settings(
-        redis_url=redis_url.removesuffix("0") + "8",
-        data_dir=folder,
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
-        webhook_secret=SECRET,
-        first_chunks_ms=(),
-        lease_ms=6_000,
-        heartbeat_ms=500,
-        dispatch_ms=3_000,
-        reap_ms=200,
-        attempt_delay_ms=200,
-    )
+    settings = settings_of(redis_url, 8, folder, lease_ms=6_000, heartbeat_ms=500)
     with fleet(settings, folder, (0, 0), eventually) as made:
         yield made
 
