@@ -1,7 +1,10 @@
 """The one way in: an input becomes a job in Redis, on disk, and the ingest stage is rung for."""
 
 import binascii
+import contextlib
 import re
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,6 +38,9 @@ log = structlog.get_logger()
 
 # Four characters are three bytes.
 BASE64_PIECE = 4 * 256 * 1024
+
+# For how long a Redis that is away is asked whether it has a job: about a day.
+LOOK_S, LOOKS = 10.0, 8_640
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
@@ -85,23 +91,7 @@ class Submitter:
             if self._store.job(job_id):
                 return False
             raise StoreFull
-        contact = parse_contact(raw, self._settings, endpoint)
-        defaults = self._settings.endpoint(endpoint)
-        new = NewJob(
-            job_id,
-            endpoint,
-            account,
-            None,
-            limits.ttl_ms,
-            limits.execution_timeout_ms,
-            limits.low_priority,
-            contact.webhook_url,
-            contact.recording_id,
-            receiver_of(account, contact.webhook_url) if contact.webhook_url else "",
-            callback,
-            defaults.retention_ms if defaults else None,
-            once=once,
-        )
+        new = replace(self._new(job_id, raw, endpoint, account, limits), callback=callback, once=once)
         try:
             parsed = parse_input(raw, self._settings, endpoint)
             # Recordings that came along must not take the place of those of a job that there is.
@@ -115,15 +105,41 @@ class Submitter:
             raise
         except LonghandError as error:
             return self._refuse(new, error)
-        try:
-            created = self._store.create(replace(new, request=parsed.request, parts=parsed.parts))
-        except (RedisError, QueueFull, QuotaExceeded, ServiceFull, AlreadyAccepted, IdempotencyConflict):
-            if parsed.blobs:
-                self._delete_blobs(job_id, len(parsed.parts))
-            raise
+        created = self._create(replace(new, request=parsed.request, parts=parsed.parts), parsed)
         log.info("job_accepted", job_id=job_id, endpoint=endpoint, account=account, new=created)
         self._ring_for_ingests()
         return created
+
+    def _create(self, new: NewJob, parsed: Parsed) -> bool:
+        """Write the job; where there is none afterwards, the recordings that came along go."""
+        try:
+            return self._store.create(new)
+        except (QueueFull, QuotaExceeded, ServiceFull, AlreadyAccepted, IdempotencyConflict):
+            if parsed.blobs:
+                self._delete_blobs(new.id, len(parsed.parts))
+            raise
+        except RedisError:
+            if parsed.blobs:
+                self._delete_unless_created(new.id, len(parsed.parts))
+            raise
+
+    def _new(self, job_id: str, raw: object, endpoint: str, account: str, limits: Limits) -> NewJob:
+        """The job without its request, which may not be valid."""
+        contact = parse_contact(raw, self._settings, endpoint)
+        defaults = self._settings.endpoint(endpoint)
+        return NewJob(
+            job_id,
+            endpoint,
+            account,
+            None,
+            limits.ttl_ms,
+            limits.execution_timeout_ms,
+            limits.low_priority,
+            contact.webhook_url,
+            contact.recording_id,
+            receiver_of(account, contact.webhook_url) if contact.webhook_url else "",
+            retention_ms=defaults.retention_ms if defaults else None,
+        )
 
     def cancel(self, job: Job) -> None:
         """End a job that has not ended. Its workers learn of it with their next heartbeat."""
@@ -188,6 +204,19 @@ class Submitter:
             self._delete_blobs(job_id, len(parts) + 1)
             raise
         return replace(parsed, parts=tuple(parts))
+
+    def _delete_unless_created(self, job_id: str, parts: int) -> None:
+        """Decide on the blobs when Redis answers again: the job may have been written, its answer lost."""
+
+        def look() -> None:
+            for _ in range(LOOKS):
+                time.sleep(LOOK_S)
+                with contextlib.suppress(RedisError):
+                    if self._store.job(job_id) is None:
+                        self._delete_blobs(job_id, parts)
+                    return
+
+        threading.Thread(target=look, name="orphans", daemon=True).start()
 
     def _delete_blobs(self, job_id: str, parts: int) -> None:
         for part_id in (job_id, *(f"{job_id}.{part}" for part in range(parts))):
