@@ -19,6 +19,8 @@ from tasks.idempotency import AlreadyAccepted, IdempotencyConflict, IdempotencyK
 SMALL_BODY = 64 * 1024
 # Bodies above that which are read as JSON at a time: each is in memory more than once meanwhile.
 PARSERS = CapacityLimiter(2)
+# Small ones at a time: they wait for one disk, and more threads take the processor from each other.
+SUBMITTERS = CapacityLimiter(8)
 
 
 async def accept(
@@ -40,7 +42,9 @@ async def accept(
     else:
         # All in one thread: each change to another takes longer than what is done there.
         data = await _body(request, limit)
-        job_id, body = await run_in_threadpool(_submit_small, request, service, data, job_id, key)
+        job_id, body = await to_thread.run_sync(
+            _submit_small, request, service, data, job_id, key, limiter=SUBMITTERS
+        )
     return job_id, detached(body["input"])
 
 
