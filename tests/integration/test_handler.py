@@ -242,6 +242,6 @@ def test_a_worker_told_to_end_finishes_its_job_first(
         platform.give(job_id, stack.input(receiver, "last", 21, "slow:150"))
         eventually(lambda: status(stack, job_id) is Status.RUNNING, 30)
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
         (result,) = platform.results(job_id)
     assert len(segments_of(result["output"])) == 8
