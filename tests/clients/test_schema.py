@@ -42,7 +42,7 @@ def test_page(stack: Stack, described: Client) -> None:
     assert run["requestBody"]["content"]["application/json"]["schema"]["example"]["input"]["url"]
     (endpoint,) = [each for each in run["parameters"] if each["name"] == "endpoint_id"]
     assert endpoint["schema"]["enum"] == ["longhand", "loud", "old"]
-    assert set(run["responses"]) == {"200", "400", "401", "403", "404", "429", "503"}
+    assert set(run["responses"]) == {"200", "400", "401", "403", "404", "409", "429", "503"}
 
 
 def test_methods_that_are_none_say_which_are(stack: Stack, described: Client) -> None:
