@@ -21,7 +21,7 @@ from tasks.scripts import connect
 from tasks.settings import Settings
 
 JOBS = 10_000
-AT_ONCE = 20
+AT_ONCE = 60
 RETENTION_MS = 2_000
 PATIENCE_S = 600
 # Lists of ids, and keys of an account, an endpoint, a stage or a receiver: see docs/redis.md.
@@ -71,6 +71,7 @@ def _stack(folder: Path) -> Iterator[tuple[Machine, str, str]]:
         model="multi",
         retention_ms=RETENTION_MS,
         reap_ms=200,
+        attempt_delay_ms=50,
         durable_accept=False,
     )
     machine = Machine(settings, Plan(port=0, workers=1))
