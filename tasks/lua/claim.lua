@@ -10,6 +10,8 @@ local now, leases = now_ms(), job_key(job, 'leases')
 if stage == 'assemble' then even_if_full() end
 local row = fields(job, 'status', 'execution_timeout_ms', 'parts', 'schema')
 local status = row[1]
+-- A batch has no audio of its own.
+if row[3] and stage ~= 'assemble' then return {'unknown'} end
 -- A batch whose recordings were all done before is queued until it is assembled.
 local begins = stage == 'ingest' or (stage == 'assemble' and row[3])
 if not workable(job) and not (status == 'queued' and begins) then return {'gone'} end

@@ -12,7 +12,7 @@ from dispatcher.client import segments_of
 from tasks import endings
 from tasks.errors import NotMedia
 from tasks.job import Request
-from tasks.leases import ASSEMBLE, INGEST
+from tasks.leases import ASSEMBLE, INGEST, Refused
 from tests.bench import HOOK, NEW, RECEIVER, Bench, chunk
 from tests.conftest import KEY, Eventually, Receiver, Stack
 
@@ -269,6 +269,11 @@ def test_a_batch_runs_with_its_first_part_and_is_assembled_after_its_last(parts:
     end_part(parts, "j.1")
     assert parts.leases.reap().assemble == ["j"]
     assert [(event.part, event.index) for event in parts.store.events("j")] == [(0, 0), (0, -1), (1, -1)]
+
+
+def test_a_batch_itself_is_never_ingested(parts: Bench) -> None:
+    assert parts.leases.claim("j", INGEST, INGEST) == Refused("unknown")
+    assert parts.job().status == "queued"
 
 
 def test_a_part_is_kept_until_its_batch_has_ended(parts: Bench) -> None:
