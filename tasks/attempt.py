@@ -81,6 +81,8 @@ def attempt(context: Context, job_id: str, stage: str, unit: str, work: Work) ->
         _give_back(context, lease, failure)
     else:
         return "done"
+    # The way it came holds the frames of the work, and so its audio, until the collector comes round.
+    failure.__traceback__ = None
     # Without the cause, whose text may hold anything.
     raise AttemptFailed(f"{failure.code}: {failure}") from None
 
