@@ -15,6 +15,7 @@ from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
 from tasks.scripts import Scripts, connect
 from tasks.settings import Settings
+from tests.chaos.world import children_of
 from tests.conftest import write_recording
 
 CHUNKS = 100
@@ -96,8 +97,7 @@ def _connections(machine: Machine) -> dict[str, int]:
 
 
 def _tree(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in _tree(int(child)))]
+    return [pid, *(each for child in children_of(pid) for each in _tree(child))]
 
 
 def _idle(redis: Any) -> float:

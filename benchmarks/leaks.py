@@ -19,30 +19,13 @@ from dispatcher.client import ApiError, Client
 from dispatcher.local import Machine, Plan
 from tasks.scripts import connect
 from tasks.settings import Settings
+from tests.chaos.leftovers import keys_left
+from tests.chaos.world import children_of
 
 JOBS = 10_000
 AT_ONCE = 60
 RETENTION_MS = 2_000
 PATIENCE_S = 600
-# Lists of ids, and keys of an account, an endpoint, a stage or a receiver: see docs/redis.md.
-KEPT = (
-    b"lh:audio:",
-    b"lh:circuit:",
-    b"lh:clock:",
-    b"lh:counts:",
-    b"lh:dead:",
-    b"lh:deliveries:",
-    b"lh:flow:",
-    b"lh:jobs",
-    b"lh:keys",
-    b"lh:link_key",
-    b"lh:reaped",
-    b"lh:reaper",
-    b"lh:slots:",
-    b"lh:waiting",
-    b"lh:worker:",
-    b"lh:workers:",
-)
 
 
 def measure(jobs: int = JOBS) -> dict[str, object]:
@@ -98,7 +81,7 @@ def _run(machine: Machine, source: str, hook: str, count: int) -> None:
             _wait(client, running)
     _wait(client, running)
     redis, deadline_s = connect(machine.settings.state_url), time.monotonic() + PATIENCE_S
-    while _left(redis.scan_iter(count=1000)) and time.monotonic() < deadline_s:
+    while any(keys_left(redis)) and time.monotonic() < deadline_s:
         time.sleep(0.5)
     redis.close()
 
@@ -111,15 +94,11 @@ def _wait(client: Client, running: list[str]) -> None:
                 pass
 
 
-def _left(keys: Iterator[bytes]) -> int:
-    return sum(not key.startswith(KEPT) for key in keys)
-
-
 def _figures(machine: Machine, folder: Path) -> dict[str, object]:
     redis = connect(machine.settings.state_url)
     figures: dict[str, object] = {
         "keys": redis.dbsize(),
-        "keys that may not stay": _left(redis.scan_iter(count=1000)),
+        "keys that may not stay": len(list(keys_left(redis))),
         "Redis, KB": redis.info("memory")["used_memory"] // 1024,
         "files": {
             place.name: sum(path.is_file() for path in place.rglob("*"))
@@ -129,13 +108,8 @@ def _figures(machine: Machine, folder: Path) -> dict[str, object]:
     }
     redis.close()
     for role, pid in machine.pids().items():
-        figures[role] = [_process(each) for each in (pid, *_children(pid))]
+        figures[role] = [_process(each) for each in (pid, *children_of(pid))]
     return figures
-
-
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
-    return [int(child) for child in text.split()]
 
 
 def _process(pid: int) -> dict[str, int]:

@@ -28,6 +28,7 @@ from tasks.events import verify_seed
 from tasks.outbox import Outbox
 from tasks.scripts import connect
 from tasks.settings import Settings
+from tests.chaos.world import children_of
 from tests.conftest import write_recording
 
 JOBS = 300
@@ -71,7 +72,7 @@ class Chaos:
         self.next_s = time.monotonic() + self.rng.uniform(0.5, 2.0)
         pids = {"redis": self.redis.pid, **self.machine.pids()}
         name, pid = self.rng.choice(sorted(pids.items()))
-        children = _children(pid)
+        children = children_of(pid)
         if children and self.rng.random() < 0.5:
             name, pid = f"child of {name}", self.rng.choice(children)
         try:
@@ -211,13 +212,3 @@ def _doubled(arrivals: list[dict[str, Any]]) -> int:
         if line["status"] == 200
     )
     return sum(count > 1 for count in ids.values())
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [
-            int(child)
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
-        ]
-    except OSError:
-        return []

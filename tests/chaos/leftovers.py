@@ -25,8 +25,7 @@ STAYING = (
     r"lh:audio:[^:]+:\d+",
     r"lh:reape[rd]",
     r"lh:link_key",
-    r"lh:circuits?(:.+)?",
-    r"lh:health(:.+)?",
+    r"lh:circuit:.+",
 )
 
 
