@@ -43,7 +43,7 @@ def batch_body(job: Job, heard: list[tuple[Job, Transcript]], now_ms: int) -> st
         if part.status is Status.SUCCEEDED and part.request:
             wire += [{**segment, "index": part.part} for segment in _wire(part.request, transcript)]
             about |= {"language": transcript.language, "duration": transcript.duration_ms / 1000}
-            about |= _gaps(transcript)
+            about |= transcript.gaps_to_wire()
         else:
             about |= {"error": part.error, "code": part.code}
         sources.append(about)
@@ -57,7 +57,7 @@ def succeeded(
     body = completed_body(job, request, transcript, now_ms)
     if link and len(body) > link.above_bytes:
         body = events.completed_elsewhere(job.id, job.recording_id, now_ms, transcript, link.url)
-    return _succeeded(body, {"language": transcript.language, "model": model, **_gaps(transcript)})
+    return _succeeded(body, {"language": transcript.language, "model": model, **transcript.gaps_to_wire()})
 
 
 def batch_succeeded(
@@ -75,10 +75,6 @@ def batch_succeeded(
         for gap in transcript.gaps
     ]
     return _succeeded(body, meta | ({"gaps": gaps} if gaps else {}))
-
-
-def _gaps(transcript: Transcript) -> dict[str, object]:
-    return {"gaps": [gap.to_wire() for gap in transcript.gaps]} if transcript.gaps else {}
 
 
 def _succeeded(body: str, meta: Mapping[str, object]) -> Ending:

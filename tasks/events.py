@@ -78,7 +78,6 @@ def completed(
 
 def _completed(job_id: str, recording_id: str, now_ms: int, transcript: Transcript, **content: object) -> str:
     warnings = {"warnings": transcript.warnings} if transcript.warnings else {}
-    gaps = {"gaps": [gap.to_wire() for gap in transcript.gaps]} if transcript.gaps else {}
     return _body(
         job_id,
         recording_id,
@@ -88,7 +87,7 @@ def _completed(job_id: str, recording_id: str, now_ms: int, transcript: Transcri
         duration=transcript.duration_ms / 1000,
         **content,
         **warnings,
-        **gaps,
+        **transcript.gaps_to_wire(),
     )
 
 

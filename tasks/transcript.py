@@ -65,6 +65,10 @@ class Transcript:
     warnings: tuple[str, ...] = field(default=())
     gaps: tuple[Gap, ...] = ()
 
+    def gaps_to_wire(self) -> dict[str, object]:
+        """The field `gaps`, where there are any."""
+        return {"gaps": [gap.to_wire() for gap in self.gaps]} if self.gaps else {}
+
 
 Span = TypeVar("Span", Word, Segment)
 
