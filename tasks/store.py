@@ -117,16 +117,11 @@ class Store:
         """Raise what create() would where a request came before; on that, its job is on disk."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.get(f"lh:once:{once.key}")
-            found = self._on_disk(pipe)
-        if found:
-            raise once.told(text(found))
-
-    def _on_disk(self, pipe: Any) -> Any:
-        """The first answer of a pipeline, once all that Redis did before it is on disk."""
-        self._durable.ask(self._redis, pipe)
-        answers = pipe.execute(raise_on_error=False)
+            self._durable.ask(self._redis, pipe)
+            answers = pipe.execute(raise_on_error=False)
         self._durable.check(answers)
-        return answers[0]
+        if answers[0]:
+            raise once.told(text(answers[0]))
 
     def job(self, job_id: str) -> Job | None:
         row = self._redis.hgetall(job_key(job_id))
