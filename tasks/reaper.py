@@ -7,7 +7,9 @@ from redis.exceptions import RedisError
 
 from tasks import endings
 from tasks.context import Context
+from tasks.endings import Ending
 from tasks.errors import ExecutionTimeout, HandlerLost
+from tasks.job import Status
 from tasks.parts import folder_of
 from tasks.store import LATE, UNATTENDED
 
@@ -55,19 +57,13 @@ def end_late(context: Context, job_id: str) -> None:
     if job is None or job.terminal:
         return
     now_ms = context.store.now_ms()
-    expired = now_ms >= job.deadline_ms
     ending = (
         endings.expired(job, now_ms)
-        if expired
+        if now_ms >= job.deadline_ms
         else endings.failed(job_id, job.recording_id, now_ms, ExecutionTimeout())
     )
     # Only if it is still late: it may have its next run by now.
-    done, receivers = context.store.finish(job_id, ending, stage=LATE)
-    if done and expired:
-        log.warning("job_expired", job_id=job_id)
-    elif done:
-        log.warning("job_failed", job_id=job_id, code=ending.code, error=ending.error)
-    context.bells.deliver(*receivers)
+    _end(context, job_id, ending, LATE)
 
 
 def end_unattended(context: Context, job_id: str) -> None:
@@ -76,7 +72,12 @@ def end_unattended(context: Context, job_id: str) -> None:
     if job is None:
         return
     ending = endings.failed(job_id, job.recording_id, context.store.now_ms(), HandlerLost())
-    done, receivers = context.store.finish(job_id, ending, stage=UNATTENDED)
+    _end(context, job_id, ending, UNATTENDED)
+
+
+def _end(context: Context, job_id: str, ending: Ending, condition: str) -> None:
+    done, receivers = context.store.finish(job_id, ending, stage=condition)
     if done:
-        log.warning("job_failed", job_id=job_id, code=ending.code, error=ending.error)
+        event = "job_expired" if ending.status is Status.EXPIRED else "job_failed"
+        log.warning(event, job_id=job_id, code=ending.code, error=ending.error)
     context.bells.deliver(*receivers)

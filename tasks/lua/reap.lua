@@ -80,10 +80,12 @@ redis.call('ZREMRANGEBYSCORE', 'lh:jobs', '-inf', now - ARGV[2])
 for _, stage in ipairs({'ingest', 'transcribe', 'assemble', 'deliver'}) do
   redis.call('ZREMRANGEBYSCORE', 'lh:slots:' .. stage, '-inf', now)
 end
--- Where Redis was away, no handler could renew its lease: each has the time to, once it is back.
+-- Where Redis was away, no handler could renew its lease: each has the time to, once it is back. How long its
+-- lease is, its own settings say, which are not here.
+local HANDLER_GRACE_MS = 30000
 if gap > tonumber(ARGV[3]) then
   for _, job in ipairs(redis.call('ZRANGE', 'lh:attended', 0, -1)) do
-    redis.call('ZADD', 'lh:attended', 'GT', now + 30000, job)
+    redis.call('ZADD', 'lh:attended', 'GT', now + HANDLER_GRACE_MS, job)
   end
 end
 return {assemble, receivers, late, sweep, over('lh:attended')}
