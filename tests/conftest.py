@@ -263,16 +263,39 @@ class Stack:
         return None if shown["status"] in ("IN_QUEUE", "IN_PROGRESS") else shown
 
 
+def fake_settings(**changes: Any) -> Settings:
+    """Settings with the fake engine and a reaper that looks often; recordings are cut as each job says."""
+    usual: dict[str, Any] = {
+        "engine": "tests.fake_engine:FakeEngine",
+        "model": "multi",
+        "allow_private_addresses": True,
+        "first_chunks_ms": (),
+        "reap_ms": 200,
+    }
+    return Settings(**(usual | changes))
+
+
+@contextmanager
+def stack_of(settings: Settings, plan: Plan, key: str = "") -> Iterator[Stack]:
+    """The processes of a plan, all ready, and a client with an API key."""
+    machine = Machine(settings, plan)
+    try:
+        machine.start(within_s=120)
+        state = connect(machine.settings.state_url)
+        client = Client(f"{machine.url}/v2/longhand", key)
+        yield Stack(machine, client, Store(state, machine.settings), state, settings.data_dir)
+        state.close()
+    finally:
+        machine.stop()
+
+
 @pytest.fixture(scope="session")
 def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """API, io, deliver and two transcribing workers as real processes, with timings made short."""
     folder = tmp_path_factory.mktemp("stack")
     port = port_of("127.0.0.1", 0)
-    settings = Settings(
+    settings = fake_settings(
         data_dir=folder,
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
         webhook_secret=SECRET,
         webhook_previous_secrets=(OLD_SECRET,),
         webhook_account_secrets={OTHERS_SECRET: "others"},
@@ -282,28 +305,14 @@ def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         public_url=f"http://127.0.0.1:{port}",
         api_keys={KEY: "tests", OTHERS_KEY: "others"},
         endpoints=("old:dialect=v1;priority=low;retention=3600", "loud:poison=on"),
-        first_chunks_ms=(),
         lease_ms=3_000,
         heartbeat_ms=300,
         stall_ms=2_000,
         dispatch_ms=3_000,
-        reap_ms=200,
         attempt_delay_ms=200,
         progress_interval_ms=0,
         progress_step=0.0,
         webhook_schedule_ms=(200, 200, 400),
     )
-    machine = Machine(settings, Plan(port=port, workers=2, redis_url=redis_url))
-    try:
-        machine.start(within_s=60)
-        client = connect(machine.settings.state_url)
-        yield Stack(
-            machine,
-            Client(f"{machine.url}/v2/longhand", KEY),
-            Store(client, machine.settings),
-            client,
-            folder,
-        )
-        client.close()
-    finally:
-        machine.stop()
+    with stack_of(settings, Plan(port=port, workers=2, redis_url=redis_url), KEY) as running:
+        yield running

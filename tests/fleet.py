@@ -20,7 +20,7 @@ from tasks.roles import worker_name
 from tasks.scripts import connect
 from tasks.settings import Settings, child_environment
 from tasks.store import Store
-from tests.conftest import SECRET, Eventually, Receiver, write_recording
+from tests.conftest import SECRET, Eventually, Receiver, fake_settings, write_recording
 
 PREFORK = ("transcribe", "io")
 ROLES = (*PREFORK, "deliver")
@@ -201,16 +201,11 @@ def settings_of(redis_url: str, database: int, folder: Path, **changes: Any) -> 
     usual: dict[str, Any] = {
         "redis_url": f"{redis_url.removesuffix('0')}{database}",
         "data_dir": folder,
-        "engine": "tests.fake_engine:FakeEngine",
-        "model": "multi",
-        "allow_private_addresses": True,
         "webhook_secret": SECRET,
-        "first_chunks_ms": (),
         "dispatch_ms": 3_000,
-        "reap_ms": 200,
         "attempt_delay_ms": 200,
     }
-    return Settings(**(usual | changes))
+    return fake_settings(**(usual | changes))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from tasks.app import create_app
 from tasks.scripts import Patience, connect
 from tasks.settings import Settings
 from tests.chaos.schedule import Blow, Strike
+from tests.conftest import fake_settings
 
 # Those that are signals.
 SIGNALS = {Blow.KILL: signal.SIGKILL, Blow.END: signal.SIGTERM, Blow.FREEZE: signal.SIGSTOP}
@@ -150,19 +151,14 @@ def children_of(pid: int) -> list[int]:
 
 def settings_of(folder: Path, secret: str) -> Settings:
     """Short leases and retention, so that what takes hours elsewhere is over in a minute."""
-    return Settings(
+    return fake_settings(
         data_dir=folder,
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
         webhook_secret=secret,
-        first_chunks_ms=(),
         retention_ms=60_000,
         lease_ms=3_000,
         heartbeat_ms=300,
         stall_ms=6_000,
         dispatch_ms=3_000,
-        reap_ms=200,
         attempt_delay_ms=200,
         progress_interval_ms=0,
         progress_step=0.0,

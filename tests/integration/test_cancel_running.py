@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 
-from dispatcher.client import Client
-from dispatcher.local import Machine, Plan
+from dispatcher.local import Plan
 from tasks.errors import LeaseLost
 from tasks.heartbeat import NUDGE, Heartbeat, listen
 from tasks.presence import Presence
 from tasks.scripts import connect
 from tasks.settings import Settings
-from tasks.store import Store
 from tests.bench import Bench
-from tests.conftest import Eventually, Receiver, Stack
+from tests.conftest import Eventually, Receiver, Stack, fake_settings, stack_of
 
 # Twenty times what is promised: a busy machine is slow. Without its parent a child would never stop.
 SOON_S = 60
@@ -29,31 +27,20 @@ SOON_S = 60
 def patient(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One transcribing process whose own heartbeat tells it nothing for the length of a test."""
     folder = tmp_path_factory.mktemp("patient")
-    settings = Settings(
+    settings = fake_settings(
         data_dir=folder,
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
-        first_chunks_ms=(),
         lease_ms=1_200_000,
         heartbeat_ms=600_000,
         stall_ms=1_200_000,
         source_timeout_ms=1_200_000,
-        reap_ms=200,
         progress_interval_ms=0,
         progress_step=0.0,
     )
     url = redis_url.removesuffix("0") + "14"
     for database in (url, Settings(redis_url=url).state_url):
         connect(database).flushdb()
-    machine = Machine(settings, Plan(port=0, workers=1, redis_url=url))
-    try:
-        machine.start(within_s=120)
-        state = connect(machine.settings.state_url)
-        client = Client(f"{machine.url}/v2/longhand")
-        yield Stack(machine, client, Store(state, machine.settings), state, folder)
-    finally:
-        machine.stop()
+    with stack_of(settings, Plan(port=0, workers=1, redis_url=url)) as running:
+        yield running
 
 
 def submit_stuck(stack: Stack, receiver: Receiver, eventually: Eventually, kind: str, **policy: int) -> Any:

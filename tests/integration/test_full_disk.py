@@ -11,16 +11,13 @@ from typing import Any
 import pytest
 import requests
 
-from dispatcher.client import Client
-from dispatcher.local import Machine, Plan, port_of
+from dispatcher.local import Plan, port_of
 from tasks.blobs import Blobs
 from tasks.disk import AHEAD_BYTES, Room, patiently
 from tasks.errors import DiskFull, SourceTooLarge
 from tasks.fetch import fetch
-from tasks.scripts import connect
 from tasks.settings import Settings
-from tasks.store import Store
-from tests.conftest import Eventually, Receiver, Stack
+from tests.conftest import Eventually, Receiver, Stack, fake_settings, stack_of
 
 MIB = 1024**2
 SIZE = 16 * MIB
@@ -113,13 +110,8 @@ def test_waiting_ends() -> None:
 @contextmanager
 def running(redis_url: str, disk: Path, **changes: Any) -> Iterator[Stack]:
     """A stack that keeps its downloads and blobs on the small disk."""
-    settings = Settings(
+    settings = fake_settings(
         data_dir=disk,
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
-        first_chunks_ms=(),
-        reap_ms=200,
         attempt_delay_ms=200,
         max_attempts=2,
         disk_reserve_bytes=MIB,
@@ -127,15 +119,8 @@ def running(redis_url: str, disk: Path, **changes: Any) -> Iterator[Stack]:
     )
     # Away from the databases of the stack that other tests share.
     plan = Plan(port=port_of("127.0.0.1", 0), workers=1, redis_url=redis_url.removesuffix("0") + "12")
-    machine = Machine(settings, plan)
-    try:
-        machine.start(within_s=60)
-        redis = connect(machine.settings.state_url)
-        client = Client(f"{machine.url}/v2/longhand", "")
-        yield Stack(machine, client, Store(redis, machine.settings), redis, disk)
-        redis.close()
-    finally:
-        machine.stop()
+    with stack_of(settings, plan) as stack:
+        yield stack
 
 
 @pytest.mark.timeout(300)

