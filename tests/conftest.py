@@ -263,6 +263,15 @@ class Stack:
         return None if shown["status"] in ("IN_QUEUE", "IN_PROGRESS") else shown
 
 
+def emptied(redis_url: str, database: int) -> str:
+    """A URL of the session's Redis whose database, and that of the state, the next, are empty."""
+    url = f"{redis_url.removesuffix('0')}{database}"
+    for each in (url, Settings(redis_url=url).state_url):
+        with connect(each) as client:
+            client.flushdb()
+    return url
+
+
 def fake_settings(**changes: Any) -> Settings:
     """Settings with the fake engine and a reaper that looks often; recordings are cut as each job says."""
     usual: dict[str, Any] = {

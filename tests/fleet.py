@@ -20,7 +20,7 @@ from tasks.roles import worker_name
 from tasks.scripts import connect
 from tasks.settings import Settings, child_environment
 from tasks.store import Store
-from tests.conftest import SECRET, Eventually, Receiver, fake_settings, write_recording
+from tests.conftest import SECRET, Eventually, Receiver, emptied, fake_settings, write_recording
 
 PREFORK = ("transcribe", "io")
 ROLES = (*PREFORK, "deliver")
@@ -197,9 +197,9 @@ class Fleet:
 
 
 def settings_of(redis_url: str, database: int, folder: Path, **changes: Any) -> Settings:
-    """Settings with short times, over a database of the session's Redis and the next."""
+    """Settings with short times, over an empty database of the session's Redis and the next."""
     usual: dict[str, Any] = {
-        "redis_url": f"{redis_url.removesuffix('0')}{database}",
+        "redis_url": emptied(redis_url, database),
         "data_dir": folder,
         "webhook_secret": SECRET,
         "dispatch_ms": 3_000,
@@ -212,10 +212,7 @@ def settings_of(redis_url: str, database: int, folder: Path, **changes: Any) -> 
 def fleet(
     settings: Settings, folder: Path, shifts_s: tuple[int, ...], eventually: Callable[..., Any]
 ) -> Iterator[Fleet]:
-    """An API, and a host of workers for each shift of its clock, on an empty Redis; all is ready."""
-    for url in (settings.redis_url, settings.state_url):
-        with connect(url) as client:
-            client.flushdb()
+    """An API, and a host of workers for each shift of its clock; all is ready."""
     port = port_of("127.0.0.1", 0)
     argv = ["dispatcher.app", "--host", "127.0.0.1", "--port", str(port)]
     api = Process("api", argv, child_environment(settings), folder / "api.log")

@@ -24,9 +24,8 @@ from dispatcher.local import Machine, Plan
 from dispatcher.schemas import parse_callback
 from dispatcher.submit import BASE64_PIECE, _decoded
 from tasks.errors import InvalidInput
-from tasks.scripts import connect
 from tasks.settings import Settings
-from tests.conftest import KEY, Eventually, Receiver, Stack, write_recording
+from tests.conftest import KEY, Eventually, Receiver, Stack, emptied, write_recording
 from tests.endpoint import Api
 
 MIB = 1024**2
@@ -112,8 +111,7 @@ def test_what_the_callback_repeats_is_without_recordings() -> None:
 def alone(redis_url: str, tmp_path: Path) -> Iterator[Machine]:
     """An API without workers."""
     settings = Settings(data_dir=tmp_path)
-    machine = Machine(settings, Plan(port=0, redis_url=redis_url.removesuffix("0") + "12", roles=("api",)))
-    connect(machine.settings.state_url).flushdb()
+    machine = Machine(settings, Plan(port=0, redis_url=emptied(redis_url, 12), roles=("api",)))
     try:
         machine.start(within_s=60)
         yield machine

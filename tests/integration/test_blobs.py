@@ -10,7 +10,7 @@ from dispatcher.local import Machine, Plan
 from tasks.blobs import Blobs
 from tasks.errors import ConfigurationError
 from tasks.settings import Settings
-from tests.conftest import BUCKET, Eventually, Receiver, write_recording
+from tests.conftest import BUCKET, Eventually, Receiver, emptied, write_recording
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -73,7 +73,7 @@ def test_a_job_whose_audio_is_in_s3(
         allow_private_addresses=True,
     )
     # Databases of its own.
-    machine = Machine(settings, Plan(port=0, redis_url=redis_url.removesuffix("0") + "14"))
+    machine = Machine(settings, Plan(port=0, redis_url=emptied(redis_url, 14)))
     write_recording(receiver.folder / "talk.wav", 31)
     blobs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
     try:

@@ -15,9 +15,8 @@ from tasks.errors import LeaseLost
 from tasks.heartbeat import NUDGE, Heartbeat, listen
 from tasks.presence import Presence
 from tasks.scripts import connect
-from tasks.settings import Settings
 from tests.bench import Bench
-from tests.conftest import Eventually, Receiver, Stack, fake_settings, stack_of
+from tests.conftest import Eventually, Receiver, Stack, emptied, fake_settings, stack_of
 
 # Twenty times what is promised: a busy machine is slow. Without its parent a child would never stop.
 SOON_S = 60
@@ -36,10 +35,7 @@ def patient(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         progress_interval_ms=0,
         progress_step=0.0,
     )
-    url = redis_url.removesuffix("0") + "14"
-    for database in (url, Settings(redis_url=url).state_url):
-        connect(database).flushdb()
-    with stack_of(settings, Plan(port=0, workers=1, redis_url=url)) as running:
+    with stack_of(settings, Plan(port=0, workers=1, redis_url=emptied(redis_url, 14))) as running:
         yield running
 
 

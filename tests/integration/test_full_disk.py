@@ -17,7 +17,7 @@ from tasks.disk import AHEAD_BYTES, Room, patiently
 from tasks.errors import DiskFull, SourceTooLarge
 from tasks.fetch import fetch
 from tasks.settings import Settings
-from tests.conftest import Eventually, Receiver, Stack, fake_settings, stack_of
+from tests.conftest import Eventually, Receiver, Stack, emptied, fake_settings, stack_of
 
 MIB = 1024**2
 SIZE = 16 * MIB
@@ -118,7 +118,7 @@ def running(redis_url: str, disk: Path, **changes: Any) -> Iterator[Stack]:
         **changes,
     )
     # Away from the databases of the stack that other tests share.
-    plan = Plan(port=port_of("127.0.0.1", 0), workers=1, redis_url=redis_url.removesuffix("0") + "12")
+    plan = Plan(port=port_of("127.0.0.1", 0), workers=1, redis_url=emptied(redis_url, 12))
     with stack_of(settings, plan) as stack:
         yield stack
 

@@ -80,6 +80,8 @@ def test_a_frozen_child_is_unhealthy_until_it_goes_on(
     stack: Stack, eventually: Eventually, check: Callable[[], str]
 ) -> None:
     eventually(lambda: healthy(stack) and not check(), what="the health of all")
+    # Of a test before this one: a child that has work in hand and is frozen is ended by its parent.
+    eventually(lambda: not stack.redis.zcard("lh:leases:transcribe"), 60, "the end of all work")
     with frozen(able_children(stack)[0]):
         eventually(lambda: told(stack)["unhealthy"] == 1, what="the fault in /health")
         assert told(stack)["ready"] == 1

@@ -14,7 +14,7 @@ from dispatcher.local import Machine, Plan
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Store
-from tests.conftest import Eventually, Receiver, write_recording
+from tests.conftest import Eventually, Receiver, emptied, write_recording
 
 SOFT_SHUTDOWN_MS = 4_000
 
@@ -30,10 +30,7 @@ def machine(redis_url: str, tmp_path: Path) -> Iterator[Machine]:
         soft_shutdown_ms=SOFT_SHUTDOWN_MS,
         heartbeat_ms=300,
     )
-    url = redis_url.removesuffix("0") + "12"
-    for database in (url, Settings(redis_url=url).state_url):
-        connect(database).flushdb()
-    machine = Machine(settings, Plan(port=0, workers=1, redis_url=url))
+    machine = Machine(settings, Plan(port=0, workers=1, redis_url=emptied(redis_url, 12)))
     try:
         machine.start(within_s=60)
         yield machine

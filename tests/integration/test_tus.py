@@ -24,7 +24,7 @@ from tasks.parts import folder_of, gather, name_of
 from tasks.settings import Settings
 from tasks.uploads import PART_BYTES, OffsetConflict, TooManyParts, Upload
 from tests.bench import PAST_MS
-from tests.conftest import BUCKET, KEY, Eventually, Receiver, Stack, write_recording
+from tests.conftest import BUCKET, KEY, Eventually, Receiver, Stack, emptied, write_recording
 
 MIB = 1024**2
 HOUR_MS = 3_600_000
@@ -103,7 +103,7 @@ def alone(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Ite
         api_keys={KEY: "tests"},
         max_upload_bytes=2**59,
     )
-    machine = Machine(settings, Plan(port=0, redis_url=redis_url.removesuffix("0") + "12", roles=("api",)))
+    machine = Machine(settings, Plan(port=0, redis_url=emptied(redis_url, 12), roles=("api",)))
     try:
         machine.start(within_s=60)
         yield machine
