@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import sys
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 
 # The event loop would wait Python's 5 ms for each thread that has work: eight of them are 40 ms of latency.
 SWITCH_S = 0.000_5
+# Python's collector, by its generations. A look at everything stops everybody for as long as it takes.
+COLLECT = (5_000, 20, 50)
 
 
 def create_app(settings: Settings, *, anonymous: bool = True) -> FastAPI:
@@ -99,6 +102,13 @@ async def _redis_away(request: Request, error: Exception) -> Response:
     return problems.unavailable().response()
 
 
+def settle() -> None:
+    """Leave out of all collections what imports and routes made: 100 ms each, and all of it stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+
+
 def main() -> None:
     """Check the settings and Redis, then serve until told to end."""
     parser = argparse.ArgumentParser(prog="python -m dispatcher.app", description=__doc__)
@@ -114,6 +124,7 @@ def main() -> None:
         refuse_weak_keys(settings, options.host, stored=app.state.service.keys.exist())
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
+    settle()
     uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)
 
 
