@@ -10,6 +10,8 @@ from tasks.scripts import text
 
 # Less than the patience of an HTTP client's connection to Redis.
 DISK_MS = 2_500
+# For how long the mark is kept whose only use is to be confirmed.
+MARK_MS = 60_000
 
 log = structlog.get_logger()
 
@@ -62,6 +64,25 @@ class Durable:
         if self._watched and self._replicas and not replicas:
             self._look(answers[-2])
             raise RedisTimeoutError("no replica of Redis had the job on disk in time")
+
+    def confirmed(self, redis: Any) -> bool:
+        """Whether what the server says may be acted on for good, such as by deleting audio.
+
+        Where Sentinels watch it, a master that was frozen and replaced goes on for a moment as before; but no
+        replica confirms what is written to it. Raises redis.exceptions.RedisError.
+        """
+        if not self._watched:
+            return True
+        with redis.pipeline(transaction=False) as pipe:
+            pipe.set("lh:mark", 1, px=MARK_MS)
+            self.ask(redis, pipe)
+            answers = pipe.execute(raise_on_error=False)
+        try:
+            self.check(answers)
+        except RedisTimeoutError as error:
+            log.warning("not_confirmed", error=str(error))
+            return False
+        return True
 
     def _look(self, role: Any) -> None:
         replicas = len(role[2]) if text(role[0]) == "master" else 1

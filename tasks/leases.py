@@ -257,8 +257,8 @@ class Leases:
         return bool(self._scripts("reign", owner, for_ms))
 
     def swept(self, job_id: str) -> None:
-        """A job's blobs are deleted."""
-        self._redis.zrem("lh:sweep", job_id)
+        """A job's blobs are deleted; they are looked for once more when its retention is over."""
+        self._scripts("swept", job_id)
 
     def attend(self, job_id: str) -> None:
         """A RunPod handler waits for this job, and says so again before `handler_lease_ms` have passed."""

@@ -42,10 +42,13 @@ def tick(context: Context) -> None:
     context.bells.ingests()
     context.bells.chunks()
     # Last, since a blob store may fail in any way.
+    due = context.uploads.due()
+    if not (reaped.sweep or due) or not context.store.confirmed():
+        return
     for job_id in reaped.sweep:
         context.blobs.delete_job(job_id)
         context.leases.swept(job_id)
-    for upload_id in context.uploads.due():
+    for upload_id in due:
         context.blobs.delete_job(folder_of(upload_id))
         context.uploads.forget(upload_id)
         log.info("upload_swept", upload_id=upload_id)

@@ -123,6 +123,10 @@ class Store:
         if answers[0]:
             raise once.told(text(answers[0]))
 
+    def confirmed(self) -> bool:
+        """Whether what this Redis says may be acted on for good (see Durable)."""
+        return self._durable.confirmed(self._redis)
+
     def job(self, job_id: str) -> Job | None:
         row = self._redis.hgetall(job_key(job_id))
         if not row:

@@ -12,11 +12,10 @@ from redis import Redis
 from tasks.settings import Settings
 
 # Keys that stay, each bounded by the number of endpoints, accounts, keys, processes or days; docs/redis.md
-# has them all. Lists of jobs and deliveries of the past forget by age.
+# has them all. The list of an account's deliveries forgets by age.
 STAYING = (
     r"lh:counts:[^:]+",
     r"lh:waiting",
-    r"lh:jobs",
     r"lh:deliveries:[^:]+",
     r"lh:clock:[^:]+",
     r"lh:flow:[^:]+:\d+/.+",

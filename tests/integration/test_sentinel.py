@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -109,6 +110,31 @@ def test_no_accepted_job_is_lost_in_a_failover(
     eventually(lambda: all(terminal_events(receiver, told).values()), 60, "every webhook")
     assert [len(ids) for ids in terminal_events(receiver, told).values()] == [1] * len(accepted)
     assert machine.pids() == pids, "nobody had to be started again"
+
+
+def test_no_audio_goes_on_the_word_of_a_master_that_no_replica_confirms(
+    machine: Machine, servers: Watched, receiver: Receiver, eventually: Eventually
+) -> None:
+    write_recording(receiver.folder / "talk.wav", 31)
+    client = Client(f"{machine.url}/v2/longhand")
+    eventually(servers.in_step, 60, "a master with a replica")
+    blobs = machine.settings.data_path / "blobs"
+    replica = next(server for server in servers.servers if server.port != servers.master_port())
+    job_id = client.submit(job_input(receiver, "kept", prompt="slow:1000"))
+    replica.signal(signal.SIGSTOP)
+    try:
+        eventually(functools.partial(completed, client, job_id), 60, "a job on the master alone")
+        eventually(lambda: "not_confirmed" in logged(machine), 30, "a sweep that was put off")
+        assert (blobs / job_id).exists()
+    finally:
+        replica.signal(signal.SIGCONT)
+    eventually(lambda: not (blobs / job_id).exists(), 60, "the sweep")
+
+
+def logged(machine: Machine) -> str:
+    """What all its processes logged."""
+    logs = (machine.settings.data_path / "logs").glob("*.log")
+    return "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
 
 
 def completed(client: Client, job_id: str) -> bool:
