@@ -23,6 +23,7 @@ from dispatcher.service import Service
 from tasks.errors import BlobStoreFailed, LonghandError, StoreFull
 from tasks.exposure import may_be_anonymous, refuse_weak_keys
 from tasks.logs import start_logging
+from tasks.memory import settle
 from tasks.redis_memory import is_full
 from tasks.settings import Settings
 
@@ -102,13 +103,6 @@ async def _redis_away(request: Request, error: Exception) -> Response:
     return problems.unavailable().response()
 
 
-def settle() -> None:
-    """Leave out of all collections what imports and routes made: 100 ms each, and all of it stays."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
-
-
 def main() -> None:
     """Check the settings and Redis, then serve until told to end."""
     parser = argparse.ArgumentParser(prog="python -m dispatcher.app", description=__doc__)
@@ -125,6 +119,7 @@ def main() -> None:
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
     settle()
+    gc.set_threshold(*COLLECT)
     uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)
 
 

@@ -32,7 +32,7 @@ from tasks.children import Children
 from tasks.errors import LonghandError
 from tasks.leases import Leases
 from tasks.logs import start_logging
-from tasks.memory import limit_memory
+from tasks.memory import limit_memory, settle
 from tasks.presence import Presence
 from tasks.reporter import Reporter
 from tasks.roles import ROLES, command_line, worker_name
@@ -59,6 +59,7 @@ def open_child(**_: object) -> None:
         context.engine_of_process().preload(child.settings.model)
     if role == "io":
         limit_memory(child.settings.ingest_memory_bytes)
+    settle()
     _keep_slot(child, ROLES[role].slot_stage_of(context.child_index()), lambda work: work())
 
 
