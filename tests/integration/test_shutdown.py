@@ -68,8 +68,8 @@ def test_what_cannot_goes_back(machine: Machine, receiver: Receiver, eventually:
     state: Redis = connect(machine.settings.state_url)
     assert state.keys("lh:job:*:results") == []
     # Its message is there for another worker.
-    (message,) = connect(machine.settings.redis_url).lrange("transcribe", 0, -1)
-    assert b'"redelivered": true' in message
+    messages = connect(machine.settings.redis_url).lrange("transcribe", 0, -1)
+    assert [message for message in messages if b'"redelivered": true' in message]
     # And so is the chunk: nobody waits for a lease to be over.
     assert state.zcard("lh:leases:transcribe") == 0
     (pending,) = state.keys("lh:job:*:pending")
