@@ -6,13 +6,13 @@ Both have one transcribing process with one thread, and its model loaded before 
 import statistics
 import tempfile
 import time
-from io import BytesIO
 from pathlib import Path
 
 from benchmarks.recording import SAMPLE, serving
 from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
-from tasks.audio import load, write_flac
+from tasks.audio import load
+from tasks.chunks import Chunk
 from tasks.cutting import cut
 from tasks.engine import ChunkWork, Engine, load_engine
 from tasks.job import Options
@@ -54,7 +54,7 @@ def measure() -> dict[str, float]:
 
 
 def _direct_s(settings: Settings, engine: Engine) -> float:
-    """Decode, cut and transcribe the sample here; the chunks pass through FLAC as Longhand's do."""
+    """Decode, cut and transcribe the sample here; the chunks pass through blobs as Longhand's do."""
     started_s = time.perf_counter()
     cutting = cut(
         SAMPLE,
@@ -62,11 +62,11 @@ def _direct_s(settings: Settings, engine: Engine) -> float:
         first_ms=settings.first_chunks_ms,
         search_ms=settings.cut_search_ms,
     )
-    for index, (span, samples) in enumerate(cutting):
-        blob = BytesIO()
-        write_flac(blob, samples)
+    for index, cut_off in enumerate(cutting):
+        span = cut_off.span
+        chunk = Chunk(index, span.start_ms, span.end_ms, cut_off.digest, "", cut_off.origin_ms)
         work = ChunkWork(index, span.start_ms, settings.model, Options(language="en"))
-        engine.transcribe(load(blob.getvalue()), work, lambda *_: None)
+        engine.transcribe(load(cut_off.data, chunk).samples, work, lambda *_: None)
     return time.perf_counter() - started_s
 
 

@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_new_tokens": (1, 448),
 }
 MIN_CHUNK_S, MAX_CHUNK_S = 10, 1800
+MAX_AUDIO_STREAM = 999
 MAX_BATCH = 1000
 # It is part of every webhook.
 MAX_RECORDING_ID = 500
@@ -56,6 +57,7 @@ class Source(BaseModel):
     webhook_url: str | None = None
     recording_id: str | None = Field(None, max_length=MAX_RECORDING_ID)
     chunk_seconds: float | None = Field(None, ge=MIN_CHUNK_S, le=MAX_CHUNK_S)
+    audio_stream: int | None = Field(None, ge=0, le=MAX_AUDIO_STREAM)
     stream_format: Dialect | None = None
     allow_gaps: bool = False
 
@@ -187,6 +189,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         allow_gaps=given.allow_gaps or args.allow_gaps,
         extra_data=args.output_options.extra_data,
         chunk_ms=round(seconds * 1000) if seconds else None,
+        audio_stream=args.audio_stream if given.audio_stream is None else given.audio_stream,
         dialect=dialect,
         # Without it, clients of the old dialect take what a failed job has for the whole.
         poison=not batch and (dialect == "v1" or defaults.poison or settings.stream_poison),

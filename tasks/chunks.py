@@ -16,13 +16,18 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The span of a recording given to one task: `digest` tells its content, `blob` names its audio."""
+    """The span of a recording given to one task: `digest` tells its content, `blob` names its audio.
+
+    A blob of packets reaches beyond the span on both sides, and its stamps count from `origin_ms` of the
+    recording, which may be before its beginning; None: the blob is the span, to the sample.
+    """
 
     index: int
     start_ms: int
     end_ms: int
     digest: str
     blob: str
+    origin_ms: int | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

@@ -57,7 +57,9 @@ def succeeded(
     body = completed_body(job, request, transcript, now_ms)
     if link and len(body) > link.above_bytes:
         body = events.completed_elsewhere(job.id, job.recording_id, now_ms, transcript, link.url)
-    return _succeeded(body, {"language": transcript.language, "model": model, **transcript.gaps_to_wire()})
+    meta = {"language": transcript.language, "model": model, **transcript.gaps_to_wire()}
+    # Some are known only when all chunks are decoded.
+    return _succeeded(body, meta | ({"warnings": transcript.warnings} if transcript.warnings else {}))
 
 
 def batch_succeeded(

@@ -2,13 +2,11 @@
 
 import json
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
-from tasks.audio import write_flac
 from tasks.chunks import Chunk
 from tasks.context import Context
-from tasks.cutting import cut, digest
+from tasks.cutting import cut
 from tasks.disk import Room, patiently, told_as_full
 from tasks.errors import DiskFull, SourceTooLong
 from tasks.fetch import fetch
@@ -36,21 +34,19 @@ def ingest_recording(
             target_ms=request.chunk_ms or settings.chunk_ms,
             first_ms=settings.first_chunks_ms,
             search_ms=settings.cut_search_ms,
+            audio_stream=request.audio_stream,
         )
         total = 0
-        for span, samples in cutting:
+        for found in cutting:
             heartbeat.advance()
+            span = found.span
             if span.end_ms > settings.max_recording_ms:
                 hours = settings.max_recording_ms / 3_600_000
                 raise SourceTooLong(f"the recording is longer than the {hours:g} h accepted here")
             # The lease's fence in the name: an attempt that lost never overwrites another's blob.
-            name = f"{lease.job_id}/{total:05d}-{lease.fence}.flac"
-            audio = BytesIO()
-            write_flac(audio, samples)
-            patiently(
-                partial(_put, context, name, audio.getvalue()), settings.disk_wait_ms, heartbeat.advance
-            )
-            chunk = Chunk(total, span.start_ms, span.end_ms, digest(samples), name)
+            name = f"{lease.job_id}/{total:05d}-{lease.fence}.{found.suffix}"
+            patiently(partial(_put, context, name, found.data), settings.disk_wait_ms, heartbeat.advance)
+            chunk = Chunk(total, span.start_ms, span.end_ms, found.digest, name, found.origin_ms)
             if context.leases.add_chunk(lease, chunk):
                 context.bells.chunks()
             else:

@@ -86,6 +86,8 @@ class Request:
     streaming: bool = True
     extra_data: bool = True
     chunk_ms: int | None = None
+    # Of the recording's audio streams, from 0; None: the default one.
+    audio_stream: int | None = None
     # Of stream items: typed entries, or lists of segments (ivrit up to 0.2.2).
     dialect: Dialect = "v2"
     # The number of this recording in its batch, told with every stream entry.

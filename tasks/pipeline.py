@@ -77,14 +77,14 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
     # The next death would make it poison: one window at a time, it may fit, and else shows which one it is.
     batch_size = 1 if lease.deaths >= POISON_DEATHS - 1 else None
     work = ChunkWork(index, chunk.start_ms, model, options, batch_size)
-    audio = load(context.blobs.get(chunk.blob))
+    sound = load(context.blobs.get(chunk.blob), chunk)
     audio_ms = chunk.end_ms - chunk.start_ms
 
     def on_window(done: int, total: int, following: int) -> None:
         windows = (done, done + following - 1) if following else None
         heartbeat.advance(audio_ms * done // max(1, total), windows)
 
-    result = engine.transcribe(audio, work, on_window)
+    result = replace(engine.transcribe(sound.samples, work, on_window), damaged=sound.damaged)
     heartbeat.expect(PATIENCE_MS)
     complete, receiver = context.leases.commit(
         lease,

@@ -35,12 +35,16 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What one attempt made of one chunk. `language` is "" where nobody spoke."""
+    """What one attempt made of one chunk. `language` is "" where nobody spoke.
+
+    `damaged` packets of its audio could not be decoded.
+    """
 
     index: int
     segments: tuple[Segment, ...]
     language: str = ""
     speech_ms: int = 0
+    damaged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,19 @@ def merge(results: Iterable[ChunkResult], *, duration_ms: int, warnings: tuple[s
         if result.language:
             speech_ms[result.language] += result.speech_ms
     segments = [_segment_within(segment, duration_ms) for result in in_order for segment in result.segments]
+    if damaged := sum(result.damaged for result in in_order):
+        warnings = (*warnings, damage_warning(damaged))
     return Transcript(
         segments=tuple(sorted(segments, key=lambda segment: segment.start_ms)),
         duration_ms=duration_ms,
         language=max(speech_ms, key=speech_ms.__getitem__, default=""),
         warnings=warnings,
     )
+
+
+def damage_warning(damaged: int) -> str:
+    """What a client is told of packets that could not be decoded."""
+    return f"damaged: {damaged} packets could not be decoded and are left out"
 
 
 def _segment_within(segment: Segment, duration_ms: int) -> Segment:
@@ -174,19 +185,19 @@ def result_to_bytes(result: ChunkResult) -> bytes:
         ]
         for segment in result.segments
     ]
-    fields = [result.index, result.language, result.speech_ms, segments]
+    fields = [result.index, result.language, result.speech_ms, segments, result.damaged]
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     return zlib.compress(text.encode("utf-8", "surrogatepass"))
 
 
 def result_from_bytes(data: bytes) -> ChunkResult:
     """Read what `result_to_bytes` wrote. Damaged data raises zlib.error: a checksum is part of it."""
-    index, language, speech_ms, rows = json.loads(zlib.decompress(data))
+    index, language, speech_ms, rows, damaged = json.loads(zlib.decompress(data))
     segments = tuple(
         Segment(text, start_ms, end_ms, tuple(Word(*word) for word in words))
         for text, start_ms, end_ms, words in rows
     )
-    return ChunkResult(index, segments, language, speech_ms)
+    return ChunkResult(index, segments, language, speech_ms, damaged)
 
 
 def segment_to_wire(segment: Segment, *, language: str, extra_data: bool, words: bool) -> dict[str, object]:

@@ -11,9 +11,12 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 
 from tasks.audio import load, speech_probabilities, to_int16, write_flac
+from tasks.chunks import Chunk
 from tasks.errors import LonghandError, NoAudioStream, NotMedia, SourceEmpty
 from tests.media import SECONDS, add_film, add_pictures, encode, read, shorten, tone
 
+# Its blob is the span itself.
+CHUNK = Chunk(0, 0, 6_000, "", "")
 FORMATS = [
     ("a.wav", "pcm_s16le", 44_100),
     ("telephone.wav", "pcm_mulaw", 8_000),
@@ -173,7 +176,7 @@ def test_flac_keeps_every_sample_and_its_bytes_are_stable(tmp_path: Path) -> Non
     assert (tmp_path / "a.flac").read_bytes() == blob.getvalue()
     # Names of FFmpeg's versions would change the bytes with every upgrade.
     assert b"Lav" not in blob.getvalue()[:200]
-    assert np.array_equal(load(blob.getvalue()), samples)
+    assert np.array_equal(load(blob.getvalue(), CHUNK).samples, samples)
 
 
 def test_samples_out_of_range_are_clipped() -> None:
@@ -183,10 +186,10 @@ def test_samples_out_of_range_are_clipped() -> None:
 
 def test_load_reads_any_format_and_raises_as_a_reader_does(tmp_path: Path) -> None:
     data = encode(tmp_path / "a.ogg", "libopus", rate=48_000).read_bytes()
-    assert np.array_equal(load(data), read(tmp_path / "a.ogg")[0])
+    assert np.array_equal(load(data, CHUNK).samples, read(tmp_path / "a.ogg")[0])
     for bad, error in ((b"", SourceEmpty), (PAGE, NotMedia)):
         with pytest.raises(LonghandError) as caught:
-            load(bad)
+            load(bad, CHUNK)
         assert type(caught.value) is error
 
 

@@ -91,7 +91,9 @@ def test_sound_that_is_missing_in_the_middle_is_warned_about(tmp_path: Path) -> 
             frame.rate, frame.pts = 16_000, second * 16_000
             container.mux(stream.encode(frame))
     samples, warnings = read(path)
-    assert len(samples) == 5 * 16_000
+    assert len(samples) == 9 * 16_000
+    assert np.all(samples[3 * 16_000 + 100 : 7 * 16_000 - 100] == 0)
+    assert np.all(samples[7 * 16_000 + 100 :] > 0)
     assert [warning for warning in warnings if warning.startswith("gaps: 4000 ms")]
 
 

@@ -21,7 +21,7 @@ def ordered_spans(draw: st.DrawFn) -> list[Span]:
 
 
 def test_a_chunk_survives_json_under_its_field_names() -> None:
-    chunk = Chunk(index=3, start_ms=180_000, end_ms=480_123, digest="00ff", blob="job/3-ü.flac")
+    chunk = Chunk(index=3, start_ms=180_000, end_ms=480_123, digest="00ff", blob="job/3-ü.mka", origin_ms=-25)
     assert Chunk.from_json(chunk.to_json()) == chunk
     assert Chunk.from_json('{"index":0,"start_ms":1,"end_ms":2,"digest":"d","blob":"b"}') == Chunk(
         0, 1, 2, "d", "b"

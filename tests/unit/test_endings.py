@@ -66,7 +66,7 @@ def test_a_transcript_is_told_whole() -> None:
     # An empty recording is never announced, and yet it is completed.
     assert ending.body_before == ending.body
     assert (ending.status, ending.code, ending.error) == (Status.SUCCEEDED, "", "")
-    assert json.loads(ending.meta) == {"language": "he", "model": "org/m"}
+    assert json.loads(ending.meta) == {"language": "he", "model": "org/m", "warnings": ["no silence"]}
 
 
 def test_words_and_extra_data_are_left_out_on_request() -> None:

@@ -81,9 +81,10 @@ def test_the_ivrit_clients_input() -> None:
 @pytest.mark.parametrize("place", ["input", "transcribe_args"])
 def test_fields_that_may_be_in_either_place(place: str) -> None:
     mine = {"url": URL, "chunk_seconds": 60, "webhook_url": "https://example.com/hook", "recording_id": "r"}
+    mine["audio_stream"] = 0
     job_input = mine if place == "input" else {"transcribe_args": mine}
     found = parse_input(job_input, SETTINGS)
-    assert found.request == Request(url=URL, model="multi", chunk_ms=60_000)
+    assert found.request == Request(url=URL, model="multi", chunk_ms=60_000, audio_stream=0)
     assert parse_contact(job_input, SETTINGS) == Contact("https://example.com/hook", "r")
     assert not {"url", "webhook_url", "recording_id", "chunk_seconds"} & set(asdict(found.request.options))
 
@@ -150,6 +151,8 @@ def test_word_timestamps_among_the_arguments_win_over_the_output_options() -> No
         ({"url": URL, "model": "m" * 201}, "invalid_input", "input.model"),
         ({"url": URL, "chunk_seconds": 9}, "invalid_input", "input.chunk_seconds"),
         ({"url": URL, "chunk_seconds": 1801}, "invalid_input", "input.chunk_seconds"),
+        ({"url": URL, "audio_stream": -1}, "invalid_input", "input.audio_stream"),
+        ({"url": URL, "audio_stream": "1"}, "invalid_input", "input.audio_stream"),
         ({"url": URL, "chunk_seconds": math.nan}, "invalid_input", "input"),
         ({"url": URL, "recording_id": 5}, "invalid_input", "input.recording_id"),
         ({"url": URL, "blob": "UklGRg=="}, "invalid_input", "both `url` and `blob`"),
