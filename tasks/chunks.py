@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
 
+# The last chunks of a recording are made no shorter than this for the sake of balance: below it, what a chunk
+# costs beside its audio is more than what an idle worker would gain.
+LEAST_ENDING_MS = 60_000
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -37,10 +41,76 @@ class Chunk:
         return Chunk(**json.loads(text))
 
 
-def nominal_end_ms(index: int, start_ms: int, *, target_ms: int, first_ms: Sequence[int]) -> int:
-    """Where chunk `index` should end: the first chunks may be shorter than `target_ms`, never longer."""
+def nominal_end_ms(
+    index: int, start_ms: int, *, target_ms: int, first_ms: Sequence[int], end_ms: int | None = None
+) -> int:
+    """Where chunk `index` should end; `end_ms` is the recording's end, None while that is not known.
+
+    The first chunks may be shorter than `target_ms`, so that first text comes early. Where the end is known,
+    the last ones are: of long chunks each is at most a quarter of what is left, down to a minute (guided
+    self-scheduling, Polychronopoulos and Kuck 1987), so that workers end at about the same time. Nothing
+    shorter than crumb_ms() is left over: it joins the chunk before, which makes that the last.
+    """
     length_ms = min(first_ms[index], target_ms) if index < len(first_ms) else target_ms
-    return start_ms + length_ms
+    if end_ms is None or end_ms <= start_ms:
+        return start_ms + length_ms
+    rest_ms, crumb = end_ms - start_ms, crumb_ms(target_ms)
+    parts = 1
+    if target_ms > LEAST_ENDING_MS:
+        parts = max(1, min(4, rest_ms // LEAST_ENDING_MS))
+    elif rest_ms >= target_ms + crumb:
+        parts = 2
+    # To the tenth of a second: heads round the end that they promise, which shall move no cut.
+    length_ms = min(length_ms, rest_ms // parts // 100 * 100)
+    return end_ms if rest_ms - length_ms < crumb else start_ms + length_ms
+
+
+def crumb_ms(target_ms: int) -> int:
+    """What is too short to be a recording's last chunk."""
+    return min(target_ms // 4, LEAST_ENDING_MS // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Where a chunk should end: in [nominal - back, nominal + ahead], once the recording reaches `due_ms`.
+
+    `last`: with the recording; where that reaches `due_ms`, it is longer than was promised.
+    """
+
+    nominal_ms: int
+    back_ms: int
+    ahead_ms: int
+    due_ms: int
+    last: bool
+
+
+def aim(
+    index: int,
+    start_ms: int,
+    *,
+    target_ms: int,
+    first_ms: Sequence[int],
+    search_ms: int,
+    end_ms: int | None = None,
+    ended: bool = False,
+) -> Aim:
+    """What is to be done about the end of chunk `index`.
+
+    `end_ms` is the recording's end, as nominal_end_ms has it: promised by its head or, if `ended`, true. To
+    balance the last chunks without a promise, as much again as a chunk has to be seen first; but not for a
+    short first one, which shall come early.
+    """
+    if end_ms is not None and end_ms <= start_ms and not ended:
+        end_ms = None
+    nominal_ms = nominal_end_ms(index, start_ms, target_ms=target_ms, first_ms=first_ms, end_ms=end_ms)
+    if end_ms is not None and nominal_ms >= end_ms:
+        return Aim(end_ms, 0, 0, end_ms + crumb_ms(target_ms), last=True)
+    back_ms = ahead_ms = min(search_ms, (nominal_ms - start_ms) // 3)
+    if end_ms is not None:
+        # At least half of what follows is left to the next chunk.
+        ahead_ms = min(ahead_ms, (end_ms - nominal_ms) // 2)
+    early = end_ms is not None or (index == 0 and first_ms)
+    return Aim(nominal_ms, back_ms, ahead_ms, nominal_ms + (ahead_ms if early else target_ms), last=False)
 
 
 def choose_cut_ms(

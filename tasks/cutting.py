@@ -1,12 +1,12 @@
 """Cutting a recording into chunks where nobody speaks, from its packets as they come."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from tasks.audio import SAMPLES_PER_MS, VAD_FRAME, Samples, speech_probabilities
-from tasks.chunks import choose_cut_ms, nominal_end_ms
+from tasks.chunks import Aim, aim, choose_cut_ms
 from tasks.copied import Copied
 from tasks.decoded import Cut, Decoded
 from tasks.demuxing import Packet, Recording
@@ -20,15 +20,6 @@ FRAME_MS = VAD_FRAME // SAMPLES_PER_MS
 WARM_UP_MS = 16 * FRAME_MS
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Where the next cut should fall, how far it may move, and how much audio must follow to decide."""
-
-    nominal_ms: int
-    search_ms: int
-    follow_ms: int
 
 
 class _Held:
@@ -102,39 +93,29 @@ class Cutting:
         self.warnings: list[str] = []
         self._source = source
         self._audio_stream = audio_stream
-        self._target_ms = target_ms
-        self._first_ms = first_ms
-        self._search_ms = search_ms
+        self._aim = partial(aim, target_ms=target_ms, first_ms=first_ms, search_ms=search_ms)
 
     def __iter__(self) -> Iterator[Cut]:
         with Recording(self._source, self._audio_stream) as recording:
             held = _Held(recording)
-            index = 0
-            plan = self._plan(index, 0)
+            index, promised_ms = 0, recording.promised_ms or None
+            next_ = self._aim(index, 0, end_ms=promised_ms)
             for packet in recording:
                 held.add(packet)
-                while held.end_ms >= plan.nominal_ms + plan.follow_ms:
-                    yield held.take(_cut_ms(held, plan))
-                    index += 1
-                    plan = self._plan(index, held.start_ms)
+                while held.end_ms >= next_.due_ms:
+                    if next_.last:
+                        promised_ms = None
+                    else:
+                        yield held.take(_cut_ms(held, next_))
+                        index += 1
+                    next_ = self._aim(index, held.start_ms, end_ms=promised_ms)
             held.finish()
-            while held.end_ms >= plan.nominal_ms + self._tail_ms:
-                yield held.take(_cut_ms(held, plan))
-                index += 1
-                plan = self._plan(index, held.start_ms)
             self.duration_ms = held.end_ms
+            while not (next_ := self._aim(index, held.start_ms, end_ms=held.end_ms, ended=True)).last:
+                yield held.take(_cut_ms(held, next_))
+                index += 1
             self.warnings = held.warnings
             yield held.take(self.duration_ms)
-
-    @property
-    def _tail_ms(self) -> int:
-        """A rest shorter than this is no chunk of its own."""
-        return self._target_ms // 4
-
-    def _plan(self, index: int, start_ms: int) -> _Plan:
-        nominal_ms = nominal_end_ms(index, start_ms, target_ms=self._target_ms, first_ms=self._first_ms)
-        search_ms = min(self._search_ms, (nominal_ms - start_ms) // 3)
-        return _Plan(nominal_ms, search_ms, max(self._tail_ms, 2 * search_ms))
 
 
 def cut(
@@ -147,8 +128,8 @@ def cut(
 ) -> Cutting:
     """Cut a recording into chunks of about `target_ms`, the first ones of about `first_ms`.
 
-    A cut moves up to `search_ms` (at most a third of its chunk) to fall into silence; a rest of less than a
-    quarter of `target_ms` joins the last chunk. The same bytes and options give the same chunks.
+    A cut moves up to `search_ms` (at most a third of its chunk) to fall into silence. The last chunks are
+    balanced, as nominal_end_ms() says. The same bytes and options give the same chunks.
     `audio_stream` counts the audio streams from 0; None is the default one. The source may still be growing:
     its reads then wait. Raises ConfigurationError for chunks shorter than MIN_CHUNK_MS.
     """
@@ -161,13 +142,12 @@ def cut(
     )
 
 
-def _cut_ms(held: _Held, plan: _Plan) -> int:
-    """The best cut around the plan's; it leaves at least half of what follows that to the next chunk."""
-    ahead_ms = min(plan.search_ms, (held.end_ms - plan.nominal_ms) // 2)
-    frames = (plan.search_ms + ahead_ms) // FRAME_MS
+def _cut_ms(held: _Held, aimed: Aim) -> int:
+    """The best cut in the range."""
+    frames = (aimed.back_ms + aimed.ahead_ms) // FRAME_MS
     if not frames:
-        return plan.nominal_ms
-    origin_ms = plan.nominal_ms - plan.search_ms
+        return aimed.nominal_ms
+    origin_ms = aimed.nominal_ms - aimed.back_ms
     warm_ms = min(WARM_UP_MS, origin_ms - held.start_ms) // FRAME_MS * FRAME_MS
     samples = held.between(origin_ms - warm_ms, origin_ms + frames * FRAME_MS)
     probabilities = speech_probabilities(samples)[warm_ms // FRAME_MS :]

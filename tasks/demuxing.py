@@ -86,6 +86,14 @@ class Recording:
         """FFmpeg's name of the container."""
         return self._container.format.name
 
+    @property
+    def promised_ms(self) -> int:
+        """How long the file's head says that it is; 0 where it does not say. It may be wrong."""
+        if duration := self._container.duration:
+            return duration * 1000 // av.time_base
+        riff_bytes, bit_rate = self._feed.riff_bytes, self.stream.bit_rate
+        return riff_bytes * 8000 // bit_rate if bit_rate and riff_bytes < RIFF_SIZE_UNKNOWN else 0
+
     def __iter__(self) -> Iterator[Packet]:
         sound, extents = self.stream.index, self._extents
         try:

@@ -90,7 +90,8 @@ def test_a_cut_is_not_drawn_to_where_the_search_begins(tmp_path: Path) -> None:
     into_search_ms = [
         before.end_ms - (before.start_ms + target_ms - 900)
         for target_ms in range(3_000, 8_000, 340)
-        for before, _ in pairwise(spans_of(cut(path, target_ms=target_ms, first_ms=(), search_ms=900)))
+        # The last two are balanced.
+        for before, _ in pairwise(spans_of(cut(path, target_ms=target_ms, first_ms=(), search_ms=900))[:-1])
     ]
     assert all(0 < offset_ms < 1_800 for offset_ms in into_search_ms)
     assert np.mean(np.array(into_search_ms) <= 128) < 0.4

@@ -1,10 +1,21 @@
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.chunks import Chunk, Span, choose_cut_ms, nominal_end_ms, pack_windows
+from tasks.chunks import (
+    LEAST_ENDING_MS,
+    Chunk,
+    Span,
+    aim,
+    choose_cut_ms,
+    crumb_ms,
+    nominal_end_ms,
+    pack_windows,
+)
 
 SPEECH, SILENCE = 0.9, 0.1
 
@@ -36,6 +47,131 @@ def test_first_chunks_are_shorter_and_never_longer_than_the_target(
     index: int, target_ms: int, expected_ms: int
 ) -> None:
     assert nominal_end_ms(index, 1_000, target_ms=target_ms, first_ms=(60_000, 120_000)) == expected_ms
+
+
+FIRST_MS = (60_000, 120_000)
+
+
+def planned(
+    length_ms: int,
+    target_ms: int = 300_000,
+    first_ms: Sequence[int] = FIRST_MS,
+    *,
+    promised_ms: int | None = None,
+    search_ms: int = 0,
+    moves: Sequence[float] = (0.0,),
+) -> list[Span]:
+    """The chunks of a recording that comes in, whose cuts are moved by these parts of their ranges."""
+    aim_at = partial(aim, target_ms=target_ms, first_ms=first_ms, search_ms=search_ms)
+    spans: list[Span] = []
+    start_ms = 0
+    while True:
+        index = len(spans)
+        aimed = aim_at(index, start_ms, end_ms=promised_ms)
+        if aimed.due_ms > length_ms:
+            aimed = aim_at(index, start_ms, end_ms=length_ms, ended=True)
+            if aimed.last:
+                return [*spans, Span(start_ms, length_ms)]
+        elif aimed.last:
+            promised_ms = None
+            continue
+        move = moves[index % len(moves)]
+        cut_ms = aimed.nominal_ms + int(move * (aimed.back_ms if move < 0 else aimed.ahead_ms))
+        spans.append(Span(start_ms, cut_ms))
+        start_ms = cut_ms
+
+
+def seconds(spans: Sequence[Span]) -> list[int]:
+    return [(span.end_ms - span.start_ms) // 1000 for span in spans]
+
+
+@pytest.mark.parametrize(
+    ("length_s", "promised", "expected"),
+    [
+        (20, True, [20]),
+        (75, True, [75]),
+        (75, False, [60, 15]),
+        (100, True, [60, 40]),
+        (200, True, [60, 70, 70]),
+        (200, False, [60, 70, 70]),
+        (427, True, [60, 91, 69, 69, 69, 69]),
+        (427, False, [60, 91, 69, 69, 69, 69]),
+        (1000, True, [60, 120, 205, 153, 115, 86, 65, 65, 65, 65]),
+    ],
+)
+def test_the_last_chunks_are_balanced(length_s: int, *, promised: bool, expected: list[int]) -> None:
+    found = seconds(planned(1000 * length_s, promised_ms=1000 * length_s if promised else None))
+    assert len(found) == len(expected)
+    assert all(abs(is_ - about) <= 1 for is_, about in zip(found, expected, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("length_s", "expected"),
+    [(41, [10, 10, 10, 11]), (12, [12]), (13, [6, 6]), (19, [9, 9]), (25, [10, 7, 7])],
+)
+@pytest.mark.parametrize("promised", [True, False])
+def test_short_chunks_leave_no_crumb(length_s: int, expected: list[int], *, promised: bool) -> None:
+    length_ms = 1000 * length_s
+    assert seconds(planned(length_ms, 10_000, (), promised_ms=length_ms if promised else None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("promised_s", "expected"),
+    [
+        # What is there is told by its end, and not by what was promised.
+        (2_000, [60, 120, 61, 61, 61, 61]),
+        # A promise that was a little too short leaves no crumb...
+        (426.9, [60, 91, 69, 69, 69, 69]),
+        # ...and one that was far too short is soon forgotten.
+        (4, [60, 91, 69, 69, 69, 69]),
+    ],
+)
+def test_a_promise_may_be_wrong(promised_s: float, expected: list[int]) -> None:
+    found = seconds(planned(427_000, promised_ms=int(1000 * promised_s)))
+    assert all(abs(is_ - about) <= 1 for is_, about in zip(found, expected, strict=True)), found
+
+
+LENGTHS = st.integers(1, 40_000_000)
+TARGETS = st.integers(10_000, 1_800_000)
+FIRSTS = st.lists(st.integers(1_000, 400_000), max_size=4)
+
+
+@given(
+    LENGTHS,
+    TARGETS,
+    FIRSTS,
+    st.none() | LENGTHS,
+    st.integers(0, 60_000),
+    st.lists(st.floats(-1, 1), min_size=1, max_size=20),
+)
+def test_every_plan_tiles_its_recording_within_the_limits(
+    length_ms: int,
+    target_ms: int,
+    first_ms: list[int],
+    promised_ms: int | None,
+    search_ms: int,
+    moves: list[float],
+) -> None:
+    plan = partial(planned, length_ms, target_ms, first_ms, search_ms=search_ms, moves=moves)
+    spans = plan(promised_ms=promised_ms)
+    assert (spans[0].start_ms, spans[-1].end_ms) == (0, length_ms)
+    assert all(before.end_ms == after.start_ms for before, after in pairwise(spans))
+    for span in spans:
+        # A cut may be moved by a third of its chunk.
+        assert 0 < span.end_ms - span.start_ms <= (target_ms + crumb_ms(target_ms)) * 4 / 3
+    assert plan(promised_ms=promised_ms) == spans
+
+
+@given(LENGTHS, TARGETS, FIRSTS, st.integers(2, 4))
+def test_no_worker_idles_for_long_at_the_end(
+    length_ms: int, target_ms: int, first_ms: list[int], workers: int
+) -> None:
+    spans = planned(length_ms, target_ms, first_ms, promised_ms=length_ms)
+    free_ms = [0] * workers
+    for span in spans:
+        free_ms.sort()
+        free_ms[0] += span.end_ms - span.start_ms
+    assert max(free_ms) - length_ms / workers <= 2 * min(target_ms, LEAST_ENDING_MS)
 
 
 def test_the_cut_is_in_the_middle_of_the_longest_silence() -> None:
