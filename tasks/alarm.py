@@ -20,6 +20,11 @@ class Alarm:
         """Let it be `timeout_s` from now. Costs no more than a look at the clock."""
         self._until_s = time.monotonic() + timeout_s
 
+    def ring_now(self) -> None:
+        """Do not wait any longer."""
+        self.rung = True
+        self._ring()
+
     def __enter__(self) -> Self:
         threading.Thread(target=self._wait, daemon=True).start()
         return self
@@ -33,5 +38,4 @@ class Alarm:
         while (left_s := self._until_s - time.monotonic()) > 0:
             if self._left.wait(left_s):
                 return
-        self.rung = True
-        self._ring()
+        self.ring_now()

@@ -109,7 +109,9 @@ def _owed(folder: Path) -> int:
 
 
 def _size(path: Path) -> int:
+    """What a file takes of the disk; of a sparse one that is less than its length."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError:
         return 0
+    return min(found.st_size, 512 * found.st_blocks)

@@ -46,14 +46,15 @@ class Gate:
         """Shut every connection if the block takes longer."""
         self.over.clear()
         try:
-            with Alarm(timeout_s, self._shut):
+            with Alarm(timeout_s, self.shut):
                 yield
         finally:
             for twin in self.twins:
                 twin.close()
             self.twins.clear()
 
-    def _shut(self) -> None:
+    def shut(self) -> None:
+        """Break off every connection whose answer has not begun."""
         self.over.set()
         for opened in [*self.twins, *(connection.sock for connection in self.connections)]:
             if opened is not None:
@@ -101,7 +102,7 @@ class Gate:
                 self.twins.append(opened.dup())
                 self.connections.add(connection)
                 if self.over.is_set():
-                    self._shut()
+                    self.shut()
                 return opened
         raise SourceUnreachable(f"{host} could not be reached: {reason}")
 

@@ -91,6 +91,8 @@ class Host:
     scripts: list[Script] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     tls: ssl.SSLContext | None = None
+    # Whether it answers one request while it still answers another.
+    at_once: bool = False
 
     @property
     def url(self) -> str:
@@ -103,8 +105,14 @@ class Host:
                 connection, _ = self.server.accept()
             except OSError:
                 return
-            with contextlib.suppress(OSError), connection:
-                self.handle(connection)
+            if self.at_once:
+                threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
+            else:
+                self.answer(connection)
+
+    def answer(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            self.handle(connection)
 
     def handle(self, connection: socket.socket) -> None:
         with self.tls.wrap_socket(connection, server_side=True) if self.tls else connection as wrapped:
@@ -119,10 +127,10 @@ class Host:
 
 
 @contextlib.contextmanager
-def running(address: str, tls: ssl.SSLContext | None = None) -> Iterator[Host]:
+def running(address: str, tls: ssl.SSLContext | None = None, *, at_once: bool = False) -> Iterator[Host]:
     """A host on a free port of this address."""
     with socket.create_server((address, 0)) as server:
-        host = Host(server, tls=tls)
+        host = Host(server, tls=tls, at_once=at_once)
         thread = threading.Thread(target=host.serve)
         thread.start()
         try:

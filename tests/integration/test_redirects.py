@@ -8,8 +8,9 @@ import pytest
 import requests
 from cryptography import x509
 
+from tasks.answers import next_hop
 from tasks.errors import AddressRefused, SourceRefused
-from tasks.fetch import fetch, next_hop
+from tasks.fetch import fetch
 from tasks.settings import Settings
 from tests.certificates import write_certificate
 from tests.hosts import BODY, SETTINGS, Host, quiet, redirect, running
