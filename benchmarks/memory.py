@@ -16,6 +16,7 @@ from dispatcher.local import port_of
 from dispatcher.schemas import parse_contact, parse_input, parse_policy
 from dispatcher.submit import new_job_id
 from tasks import endings, events
+from tasks.captions import segments_from_words
 from tasks.chunks import Chunk
 from tasks.events import Progress
 from tasks.guard import receiver_of
@@ -25,7 +26,7 @@ from tasks.outbox import Attempt, Outbox
 from tasks.scripts import connect, text
 from tasks.settings import Settings
 from tasks.store import Store
-from tasks.transcript import ChunkResult, Word, result_to_bytes, segments_from_words
+from tasks.transcript import ChunkResult, Word, result_to_bytes
 
 ACCOUNT = "an-account"
 HOURS = 10

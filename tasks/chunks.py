@@ -160,18 +160,21 @@ def _runs_below(probabilities: Sequence[float], threshold: float) -> list[tuple[
 
 
 def pack_windows(spans: Sequence[Span], *, limit_ms: int = 30_000) -> list[tuple[Span, ...]]:
-    """Pack spans of speech, in order and not overlapping, into windows of at most `limit_ms`.
+    """Pack spans of speech, in order and not overlapping, into windows with at most `limit_ms` of speech.
 
-    A window reaches from its first span's start to its last span's end. A span longer than the limit
-    is split into equal parts; nothing is lost and the order is kept.
+    The silence between a window's spans does not count. A span longer than the limit is split into equal
+    parts; nothing is lost and the order is kept.
     """
     windows: list[list[Span]] = []
+    room_ms = 0
     for span in spans:
         for part in _split(span, limit_ms):
-            if windows and part.end_ms - windows[-1][0].start_ms <= limit_ms:
-                windows[-1].append(part)
-            else:
-                windows.append([part])
+            length_ms = part.end_ms - part.start_ms
+            if not windows or length_ms > room_ms:
+                windows.append([])
+                room_ms = limit_ms
+            windows[-1].append(part)
+            room_ms -= length_ms
     return [tuple(window) for window in windows]
 
 

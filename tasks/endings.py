@@ -1,7 +1,7 @@
 """How a job can end: its last state, its error, and the bodies that report it to its receiver."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks import events
@@ -59,7 +59,8 @@ def succeeded(
         body = events.completed_elsewhere(job.id, job.recording_id, now_ms, transcript, link.url)
     meta = {"language": transcript.language, "model": model, **transcript.gaps_to_wire()}
     # Some are known only when all chunks are decoded.
-    return _succeeded(body, meta | ({"warnings": transcript.warnings} if transcript.warnings else {}))
+    warnings = {"warnings": transcript.warnings} if transcript.warnings else {}
+    return _succeeded(body, meta | warnings | _quality([transcript], sampled=request.options.samples))
 
 
 def batch_succeeded(
@@ -76,11 +77,23 @@ def batch_succeeded(
         if part.status is Status.SUCCEEDED
         for gap in transcript.gaps
     ]
-    return _succeeded(body, meta | ({"gaps": gaps} if gaps else {}))
+    sampled = any(part.request.options.samples for part, _ in heard if part.request)
+    quality = _quality([transcript for _, transcript in heard], sampled=sampled)
+    return _succeeded(body, meta | ({"gaps": gaps} if gaps else {}) | quality)
 
 
 def _succeeded(body: str, meta: Mapping[str, object]) -> Ending:
     return Ending(Status.SUCCEEDED, body, body, meta=json.dumps(meta))
+
+
+def _quality(transcripts: Sequence[Transcript], *, sampled: bool) -> dict[str, object]:
+    """The field `quality`: what was counted, and `sampled` where it cannot be reproduced."""
+    names = sorted({name for transcript in transcripts for name in transcript.counts})
+    counts: dict[str, object] = {
+        name: sum(transcript.counts.get(name, 0) for transcript in transcripts) for name in names
+    }
+    quality = counts | ({"sampled": True} if sampled else {})
+    return {"quality": quality} if quality else {}
 
 
 def _outline(heard: list[tuple[Job, Transcript]]) -> Transcript:

@@ -7,29 +7,24 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tasks import model_names, models
-from tasks.chunks import Span, pack_windows
+from tasks.audio import speech_probabilities
+from tasks.chunks import pack_windows
+from tasks.decode import ChunkDecoder
 from tasks.errors import ConfigurationError, EngineFailed, UnknownModel
 from tasks.job import Options
 from tasks.settings import Settings
-from tasks.transcript import ChunkResult, Segment, Word, segments_from_words
+from tasks.speech import VadParameters, listen
+from tasks.transcript import ChunkResult
+from tasks.windows import SAMPLES_PER_MS, Audio, Window, length_ms, speech_of
 
 if TYPE_CHECKING:
     from tasks.whisper import Whisper
 
 # Models kept loaded in one process; the one that has been idle longest goes first.
 MAX_MODELS = 2
-# Speech after a window's last word that is decoded once more, and what must have been gained by then.
-MAX_UNSPOKEN_MS = 2_000
-MIN_PROGRESS_MS = 500
-# A longer word covers speech that was left out.
-MAX_WORD_MS = 3_000
-
-Audio = NDArray[np.float32]
-Window = tuple[Span, ...]
+# What Whisper hears at a time.
+MAX_WINDOW_S = 30
 OnWindow = Callable[[int, int, int], None]
 
 
@@ -93,29 +88,36 @@ class FasterWhisperEngine:
         Raises UnknownOption, InvalidInput, ModelLanguage, UnknownModel or ConfigurationError for what cannot
         be done, EngineFailed for what went wrong.
         """
-        from tasks.whisper import WINDOW_MS, speech_of, speech_spans  # noqa: PLC0415 - loads CTranslate2
-
         options = work.options
         name = model_names.model_of(work.model, self._settings)
         model_names.check_language(name, options.language, options.task, options.multilingual)
         model = self._load(name)
         if not model.is_multilingual:
             model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
-        spans = speech_spans(audio, options.vad_parameters)
-        windows = pack_windows(spans, limit_ms=WINDOW_MS)
+        probabilities = speech_probabilities(audio).tolist()
+        speech = listen(probabilities, len(audio) // SAMPLES_PER_MS, VadParameters.of(options.vad_parameters))
+        longest_ms = 1000 * min(options.chunk_length or MAX_WINDOW_S, MAX_WINDOW_S)
+        windows = pack_windows(speech.spans, limit_ms=longest_ms)
         if not windows:
             return ChunkResult(work.index, ())
         with _named_failures():
             language = options.language or model.detect_language(speech_of(audio, windows[0]))
-        options = replace(options, language=language)
-        batch_size = work.batch_size or self._settings.batch_size
-        words = self._decode(model, audio, windows, options, on_window, batch_size=batch_size)
-        segments = segments_from_words(words)
+        decoder = ChunkDecoder(audio, speech, replace(options, language=language), len(windows))
+        limits = work.batch_size, options.batch_size, self._settings.batch_size
+        batch_size = min(limit for limit in limits if limit)
+        self._decode(model, decoder, windows, on_window, batch_size=batch_size)
+        segments = decoder.segments(
+            max_ms=self._settings.segment_max_ms, max_chars=self._settings.segment_max_chars
+        )
+        counts = dict(sorted(decoder.counts.items()))
+        if not segments:
+            return ChunkResult(work.index, (), counts=counts)
         return ChunkResult(
             index=work.index,
-            segments=tuple(_shifted(segment, work.start_ms, options.word_timestamps) for segment in segments),
+            segments=tuple(segment.shifted(work.start_ms) for segment in segments),
             language=language,
-            speech_ms=_length_ms(spans),
+            speech_ms=length_ms(speech.spans),
+            counts=counts,
         )
 
     def _load(self, name: str) -> "Whisper":
@@ -148,17 +150,13 @@ class FasterWhisperEngine:
     def _decode(
         self,
         model: "Whisper",
-        audio: Audio,
+        decoder: ChunkDecoder,
         windows: Sequence[Window],
-        options: Options,
         on_window: OnWindow,
         *,
         batch_size: int,
-    ) -> list[Word]:
+    ) -> None:
         """Decode all windows in batches, in smaller ones from the first that does not fit in memory."""
-        from tasks.whisper import speech_of  # noqa: PLC0415 - loads CTranslate2
-
-        words: list[Word] = []
         pending = list(windows)
         done = 0
         on_window(done, len(pending), min(batch_size, len(pending)))
@@ -166,22 +164,15 @@ class FasterWhisperEngine:
             batch = pending[:batch_size]
             try:
                 with _named_failures():
-                    spoken = model.decode([speech_of(audio, window) for window in batch], options)
+                    again = decoder.decode(model, batch)
             except OutOfMemory:
                 if len(batch) == 1:
                     raise
                 batch_size = len(batch) // 2
                 continue
-            pending = pending[len(batch) :]
-            for window, said in zip(batch, spoken, strict=True):
-                placed = [place(word, window) for word in said]
-                # Whisper leaves the end of a window out where the client limits its text.
-                kept, rest = (placed, []) if options.max_new_tokens else accept(window, said, placed)
-                words += kept
-                pending += rest
+            pending = pending[len(batch) :] + again
             done += len(batch)
             on_window(done, done + len(pending), min(batch_size, len(pending)))
-        return sorted(words, key=lambda word: word.start_ms)
 
 
 class OutOfMemory(EngineFailed):
@@ -204,67 +195,3 @@ def _named_failures(loading: str = "") -> Iterator[None]:
         if "CUDA" in reason or "cuDNN" in reason:
             raise EngineFailed(f"The GPU cannot be used: {reason}") from error
         raise UnknownModel(f"Model {loading!r} cannot be loaded: {reason}") from error
-
-
-def accept(window: Window, words: Sequence[Word], placed: list[Word]) -> tuple[list[Word], list[Window]]:
-    """Which of the window's words to keep, and what has to be decoded again from where Whisper left off.
-
-    Without timestamps Whisper may stop at a pause, or leave out sentences; alignment then stretches one word
-    over all of them.
-    """
-    long = (index for index, word in enumerate(words) if word.end_ms - word.start_ms > MAX_WORD_MS)
-    stretched = next(long, None)
-    kept = placed[:stretched]
-    rest = _from(window, kept[-1].end_ms) if kept else window
-    # Without the first condition a window could be decoded again and again.
-    if _length_ms(window) - _length_ms(rest) >= MIN_PROGRESS_MS and _length_ms(rest) > MAX_UNSPOKEN_MS:
-        return kept, [rest]
-    if stretched is not None and _length_ms(window) > MAX_WORD_MS:
-        return [], _halves(window)
-    return placed, []
-
-
-def _from(window: Window, start_ms: int) -> Window:
-    return tuple(Span(max(span.start_ms, start_ms), span.end_ms) for span in window if span.end_ms > start_ms)
-
-
-def _halves(window: Window) -> list[Window]:
-    """The window in two, between spans if it has more than one."""
-    if len(window) == 1:
-        middle_ms = (window[0].start_ms + window[0].end_ms) // 2
-        return [(replace(window[0], end_ms=middle_ms),), (replace(window[0], start_ms=middle_ms),)]
-    cuts = range(1, len(window))
-    cut = min(cuts, key=lambda index: abs(_length_ms(window[:index]) - _length_ms(window[index:])))
-    return [window[:cut], window[cut:]]
-
-
-def _length_ms(spans: Sequence[Span]) -> int:
-    return sum(span.end_ms - span.start_ms for span in spans)
-
-
-def place(word: Word, window: Window) -> Word:
-    """The word moved from the window's speech to the span it was spoken in, and held inside it."""
-    silence_ms = window[0].start_ms
-    span = window[0]
-    middle_ms = (word.start_ms + word.end_ms) // 2
-    for before, span in zip((None, *window), window, strict=False):
-        silence_ms += span.start_ms - before.end_ms if before else 0
-        if middle_ms + silence_ms < span.end_ms:
-            break
-    start_ms, end_ms = (
-        min(max(time_ms + silence_ms, span.start_ms), span.end_ms) for time_ms in (word.start_ms, word.end_ms)
-    )
-    return replace(word, start_ms=start_ms, end_ms=end_ms)
-
-
-def _shifted(segment: Segment, by_ms: int, with_words: bool) -> Segment:
-    """The segment with its times counted from the recording's start, and without words if none are wanted."""
-    words = tuple(
-        replace(word, start_ms=word.start_ms + by_ms, end_ms=word.end_ms + by_ms) for word in segment.words
-    )
-    return replace(
-        segment,
-        start_ms=segment.start_ms + by_ms,
-        end_ms=segment.end_ms + by_ms,
-        words=words if with_words else (),
-    )

@@ -39,10 +39,12 @@ TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.E
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to transcribe: faster-whisper's names, each one honoured on every call.
+    """How to transcribe: faster-whisper's names, each one honoured on every call (docs/options.md).
 
-    `temperature` other than 0 samples, and sampling cannot be reproduced.
-    `vad_parameters` are some of VAD_PARAMETERS.
+    `temperature` other than 0 samples, and sampling cannot be reproduced; of several, the next one is for
+    windows that failed with those before. `initial_prompt` is text, or tokens.
+    `vad_parameters` are some of VAD_PARAMETERS. `chunk_length` is the most of a window, s; `batch_size` how
+    many are decoded together at most.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -52,12 +54,16 @@ class Options:
     multilingual: bool = False
     word_timestamps: bool = True
     beam_size: int = 5
+    best_of: int = 5
     patience: float = 1.0
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
-    temperature: float = 0.0
-    initial_prompt: str | None = None
+    temperature: float | list[float] = 0.0
+    compression_ratio_threshold: float | None = 2.4
+    log_prob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    initial_prompt: str | list[int] | None = None
     hotwords: str | None = None
     suppress_blank: bool = True
     suppress_tokens: list[int] = field(default_factory=lambda: [-1])
@@ -66,6 +72,21 @@ class Options:
     max_new_tokens: int | None = None
     vad_filter: Literal[True] = True
     vad_parameters: dict[str, float | int] = field(default_factory=dict)
+    chunk_length: int | None = None
+    batch_size: int | None = None
+    language_detection_threshold: float = 0.5
+    language_detection_segments: int = 4
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """In the order in which they are tried."""
+        given = self.temperature
+        return tuple(given) if isinstance(given, list) else (given,)
+
+    @property
+    def samples(self) -> bool:
+        """Whether the client asked for what cannot be reproduced."""
+        return any(temperature > 0 for temperature in self.temperatures)
 
 
 def is_english_only(model: str) -> bool:

@@ -110,6 +110,9 @@ class Settings(BaseModel):
     batch_size: int = Field(8, ge=1)
     # Threads of one decoder on a CPU. One is best there: DESIGN.md has the figures.
     threads: int = Field(1, ge=1)
+    # Of a caption, unless a single word is longer.
+    segment_max_ms: Annotated[int, Field(ge=500)] = 7_000
+    segment_max_chars: int = Field(84, ge=10)
     # "module:factory" of the engine; the factory takes the Settings and gives a tasks.engine.Engine.
     engine: str = "tasks.engine:FasterWhisperEngine"
 

@@ -3,14 +3,9 @@
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
-
-# Latin, Greek and Cyrillic share the first four; then Arabic, Armenian, Chinese and Japanese, Hindi, Urdu.
-SENTENCE_ENDS = (".", "?", "!", "…", "؟", "։", "。", "！", "？", "।", "۔")
-CLOSERS = "\"'”’»›)]}」』"
-COMMAS = (",", "،", "、", "，")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +27,27 @@ class Segment:
     end_ms: int
     words: tuple[Word, ...] = ()
 
+    def shifted(self, by_ms: int) -> "Segment":
+        """The segment with its times counted from another point."""
+        words = tuple(
+            replace(word, start_ms=word.start_ms + by_ms, end_ms=word.end_ms + by_ms) for word in self.words
+        )
+        return replace(self, start_ms=self.start_ms + by_ms, end_ms=self.end_ms + by_ms, words=words)
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
     """What one attempt made of one chunk. `language` is "" where nobody spoke.
 
-    `damaged` packets of its audio could not be decoded.
+    `counts`: windows decoded, those decoded again, pieces of text that were dropped (docs/operations.md);
+    `damaged`: packets of its audio that could not be decoded.
     """
 
     index: int
     segments: tuple[Segment, ...]
     language: str = ""
     speech_ms: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
     damaged: int = 0
 
 
@@ -68,6 +72,8 @@ class Transcript:
     language: str = ""
     warnings: tuple[str, ...] = field(default=())
     gaps: tuple[Gap, ...] = ()
+    # The sums of the chunks' counts.
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def gaps_to_wire(self) -> dict[str, object]:
         """The field `gaps`, where there are any."""
@@ -102,12 +108,20 @@ def merge(results: Iterable[ChunkResult], *, duration_ms: int, warnings: tuple[s
         duration_ms=duration_ms,
         language=max(speech_ms, key=speech_ms.__getitem__, default=""),
         warnings=warnings,
+        counts=_total(result.counts for result in in_order),
     )
 
 
 def damage_warning(damaged: int) -> str:
     """What a client is told of packets that could not be decoded."""
     return f"damaged: {damaged} packets could not be decoded and are left out"
+
+
+def _total(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for counts in counted:
+        total.update(counts)
+    return dict(sorted(total.items()))
 
 
 def _segment_within(segment: Segment, duration_ms: int) -> Segment:
@@ -122,58 +136,6 @@ def _within(span: Span, duration_ms: int) -> Span:
     return replace(span, start_ms=start_ms, end_ms=min(max(span.end_ms, start_ms), duration_ms))
 
 
-def segments_from_words(
-    words: Sequence[Word], *, max_ms: int = 7000, max_chars: int = 84, pause_ms: int = 700
-) -> list[Segment]:
-    """Group words into captions: no word is lost, none is moved, and only a lone word exceeds a limit.
-
-    A caption ends after a sentence, before a pause of `pause_ms`, or before it would grow too long; then
-    preferably at the last comma of its second half.
-    """
-    segments: list[Segment] = []
-    current: list[Word] = []
-    for word in words:
-        if current and (_ends_sentence(current[-1]) or word.start_ms - current[-1].end_ms >= pause_ms):
-            segments.append(_segment(current))
-            current = []
-        # A loop, because what remains after a comma may still be too long with the new word.
-        while current and (
-            word.end_ms - current[0].start_ms > max_ms or len(_text([*current, word])) > max_chars
-        ):
-            cut = _cut(current)
-            segments.append(_segment(current[:cut]))
-            current = current[cut:]
-        current.append(word)
-    if current:
-        segments.append(_segment(current))
-    return segments
-
-
-def _text(words: Sequence[Word]) -> str:
-    return "".join(word.text for word in words).strip()
-
-
-def _segment(words: Sequence[Word]) -> Segment:
-    end_ms = max(word.end_ms for word in words)
-    return Segment(_text(words), words[0].start_ms, end_ms, tuple(words))
-
-
-def _ends_sentence(word: Word) -> bool:
-    return word.text.rstrip().rstrip(CLOSERS).endswith(SENTENCE_ENDS)
-
-
-def _cut(words: Sequence[Word]) -> int:
-    """How many of the words the caption keeps."""
-    length = len(_text(words))
-    for count in range(len(words), 0, -1):
-        text = _text(words[:count])
-        if 2 * len(text) < length:
-            break
-        if text.endswith(COMMAS):
-            return count
-    return len(words)
-
-
 def result_to_bytes(result: ChunkResult) -> bytes:
     """Serialize as zlib-compressed JSON, words and segments as arrays; the inverse is exact."""
     segments = [
@@ -185,19 +147,20 @@ def result_to_bytes(result: ChunkResult) -> bytes:
         ]
         for segment in result.segments
     ]
-    fields = [result.index, result.language, result.speech_ms, segments, result.damaged]
+    fields = [result.index, result.language, result.speech_ms, segments, dict(result.counts), result.damaged]
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     return zlib.compress(text.encode("utf-8", "surrogatepass"))
 
 
 def result_from_bytes(data: bytes) -> ChunkResult:
     """Read what `result_to_bytes` wrote. Damaged data raises zlib.error: a checksum is part of it."""
-    index, language, speech_ms, rows, damaged = json.loads(zlib.decompress(data))
+    # Workers up to 0.1 wrote no counts.
+    index, language, speech_ms, rows, *more = json.loads(zlib.decompress(data))
     segments = tuple(
         Segment(text, start_ms, end_ms, tuple(Word(*word) for word in words))
         for text, start_ms, end_ms, words in rows
     )
-    return ChunkResult(index, segments, language, speech_ms, damaged)
+    return ChunkResult(index, segments, language, speech_ms, *more)
 
 
 def segment_to_wire(segment: Segment, *, language: str, extra_data: bool, words: bool) -> dict[str, object]:

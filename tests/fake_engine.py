@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.engine import Audio, ChunkWork, OnWindow
+from tasks.engine import ChunkWork, OnWindow
 from tasks.errors import EngineFailed
 from tasks.settings import Settings
 from tasks.transcript import ChunkResult, Segment, Word
+from tasks.windows import Audio
 
 WINDOWS = 4
 
@@ -52,7 +53,7 @@ class FakeEngine:
         return ChunkResult(work.index, tuple(segments), language, len(audio) // 16)
 
     def _behave(self, work: ChunkWork, window: int) -> None:
-        kind, _, rest = (work.options.initial_prompt or "").partition(":")
+        kind, _, rest = str(work.options.initial_prompt or "").partition(":")
         if kind == "slow":
             time.sleep(int(rest) / 1000)
             return
@@ -117,7 +118,7 @@ ONE_WINDOW = {"fatal": _die_in, "gate": _wait_at, "hold": _hold}
 
 
 def _longer(segment: Segment, work: ChunkWork) -> Segment:
-    kind, _, count = (work.options.initial_prompt or "").partition(":")
+    kind, _, count = str(work.options.initial_prompt or "").partition(":")
     if kind == "long":
         return replace(segment, text=segment.text + "a" * int(count))
     return _talkative(segment, int(count)) if kind == "words" else segment

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from faster_whisper.audio import decode_audio
 
-from tasks.engine import Audio, ChunkWork, FasterWhisperEngine
+from tasks.engine import ChunkWork, FasterWhisperEngine
 from tasks.job import Options
 from tasks.transcript import ChunkResult
+from tasks.windows import Audio
 
 SPEECH = Path(__file__).parent / "data" / "speech.opus"
 SECOND = 16_000

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from tasks import models
-from tasks.engine import Audio, ChunkWork, FasterWhisperEngine
+from tasks.engine import ChunkWork, FasterWhisperEngine
 from tasks.errors import EngineFailed, LeaseLost
 from tasks.job import Options
+from tasks.ladder import Decoding
 from tasks.settings import Settings
 from tasks.transcript import Word
-from tasks.whisper import Whisper
+from tasks.whisper import Heard, Whisper
+from tasks.windows import Audio
 from tests.speech import FAST, SECOND, no_report, recorded_speech, silence, text, transcribe
 
 
@@ -28,6 +30,11 @@ class RecordedCalls:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.calls: list[dict[str, Any]] = []
+        self.aligned = 0
+
+    def align(self, *arguments: Any, **options: Any) -> Any:
+        self.aligned += 1
+        return self.model.align(*arguments, **options)
 
     def generate(self, *arguments: Any, **options: Any) -> Any:
         self.calls.append(options)
@@ -48,7 +55,7 @@ class SmallMemory(Whisper):
         self.error = error
         self.batches: list[int] = []
 
-    def decode(self, windows: Sequence[Audio], options: Options) -> list[list[Word]]:
+    def decode(self, windows: Sequence[Audio], options: Options) -> tuple[Heard, list[Decoding]]:
         self.batches.append(len(windows))
         if len(windows) > self.most_windows:
             raise RuntimeError(self.error)
@@ -58,8 +65,8 @@ class SmallMemory(Whisper):
 class Forgetful(SmallMemory):
     """The real model, which at first leaves out the end of a window, as Whisper may."""
 
-    def decode(self, windows: Sequence[Audio], options: Options) -> list[list[Word]]:
-        said = super().decode(windows, options)
+    def align(self, heard: Heard, decodings: Sequence[Decoding], options: Options) -> list[list[Word]]:
+        said = super().align(heard, decodings, options)
         return said if len(self.batches) > 1 else [words[:3] for words in said]
 
 
@@ -91,9 +98,32 @@ def test_a_loop_is_decoded_again_without_repetition(speech: Audio) -> None:
     # The model goes on with this to its last token.
     loop = np.concatenate([speech[int(9.6 * SECOND) : int(10.6 * SECOND)]] * 28)
     model = SmallMemory()
-    said = [word.text for word in model.decode([loop], FAST)[0]]
-    assert [call["no_repeat_ngram_size"] for call in model.recorded.calls] == [0, 3]
-    assert 1 <= said.count(" country") <= 28
+    result = transcribe(EngineOf(model), loop)
+    rungs = [(call["beam_size"], call["no_repeat_ngram_size"]) for call in model.recorded.calls]
+    assert rungs[:3] == [(1, 0), (5, 0), (5, 3)]
+    assert 1 <= text(result).count("country") <= 28
+    assert result.counts["fallback_windows"] >= 1
+
+
+def test_without_words_nothing_is_aligned(speech: Audio) -> None:
+    model = SmallMemory()
+    bare = transcribe(EngineOf(model), speech, replace(FAST, word_timestamps=False))
+    assert (model.recorded.aligned, [segment.words for segment in bare.segments if segment.words]) == (0, [])
+    with_words = transcribe(EngineOf(model), speech)
+    assert text(bare) == text(with_words)
+    assert {segment.end_ms - segment.start_ms <= 7_000 for segment in bare.segments} == {True}
+
+
+def test_what_the_model_left_out_is_heard_without_words_too(speech: Audio) -> None:
+    class Terse(SmallMemory):
+        """The real model, which at first stops after a few words."""
+
+        def decode(self, windows: Sequence[Audio], options: Options) -> tuple[Heard, list[Decoding]]:
+            few = replace(options, max_new_tokens=None if self.batches else 4)
+            return super().decode(windows, few)
+
+    bare = transcribe(EngineOf(Terse()), speech, replace(FAST, word_timestamps=False))
+    assert [text(bare).count(word) for word in ("so my", "Americans", "country")] == [1, 1, 2]
 
 
 def test_progress_is_reported_before_the_first_window_and_after_each_batch(windows: Audio) -> None:

@@ -69,6 +69,25 @@ def test_a_transcript_is_told_whole() -> None:
     assert json.loads(ending.meta) == {"language": "he", "model": "org/m", "warnings": ["no silence"]}
 
 
+def test_what_was_counted_is_told_in_order_and_sampling_is_flagged() -> None:
+    counted = replace(TRANSCRIPT, counts={"windows": 4, "fallback_windows": 1})
+    counts = {"fallback_windows": 1, "windows": 4}
+    ending = endings.succeeded(JOB, REQUEST, counted, "m", NOW_MS)
+    assert json.loads(ending.meta)["quality"] == counts
+    assert ending.meta == endings.succeeded(JOB, REQUEST, counted, "m", NOW_MS).meta
+    sampling = replace(REQUEST, options=Options(temperature=0.4))
+    ending = endings.succeeded(JOB, sampling, counted, "m", NOW_MS)
+    assert json.loads(ending.meta)["quality"] == {**counts, "sampled": True}
+    # Receivers of webhooks and readers of segments get no field that they do not know.
+    assert "quality" not in ending.body
+    parts = [
+        (replace(JOB, id=f"j.{part}", part=part, request=request), counted)
+        for part, request in enumerate([REQUEST, sampling])
+    ]
+    batch = endings.batch_succeeded(replace(JOB, parts=2), parts, "m", NOW_MS)
+    assert json.loads(batch.meta)["quality"] == {"fallback_windows": 2, "windows": 8, "sampled": True}
+
+
 def test_words_and_extra_data_are_left_out_on_request() -> None:
     request = replace(REQUEST, options=Options(word_timestamps=False), extra_data=False)
     (segment,) = read(endings.succeeded(JOB, request, TRANSCRIPT, "m", NOW_MS).body)["transcription"]

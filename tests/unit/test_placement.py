@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.chunks import Span
-from tasks.engine import accept, place
 from tasks.transcript import Word
+from tasks.windows import accept, place
 
 
 @st.composite

@@ -41,6 +41,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "device": ("cpu", "cpu"),
     "compute_type": ("int8", "int8"),
     "batch_size": ("3", 3),
+    "segment_max_ms": ("5000", 5000),
+    "segment_max_chars": ("42", 42),
     "threads": ("3", 3),
     "engine": ("a:b", "a:b"),
     "chunk_ms": ("10000", 10_000),

@@ -16,7 +16,6 @@ from tasks.transcript import (
     result_from_bytes,
     result_to_bytes,
     segment_to_wire,
-    segments_from_words,
 )
 
 patient = settings(deadline=None)
@@ -32,25 +31,8 @@ results = st.builds(
     segments=st.lists(segment_values, max_size=4).map(tuple),
     language=st.sampled_from(["", "he", "en", "yi"]),
     speech_ms=st.integers(0, 3),
+    counts=st.dictionaries(st.sampled_from(["windows", "fallback_windows"]), st.integers(0, 9)),
 )
-
-
-@st.composite
-def spoken(draw: st.DrawFn) -> list[Word]:
-    """Words as an aligner gives them: in order, not overlapping."""
-    said = draw(
-        st.lists(st.sampled_from([" a", " word", " שלום", ",", " yes,", " end.", " 吗？", " " + "x" * 30]))
-    )
-    now_ms, spoken_words = 0, []
-    for text in said:
-        start_ms = now_ms + draw(st.sampled_from([0, 0, 20, 699, 700, 5_000]))
-        now_ms = start_ms + draw(st.sampled_from([0, 80, 400, 3_000, 9_000]))
-        spoken_words.append(Word(text, start_ms, now_ms, 0.5))
-    return spoken_words
-
-
-def say(*parts: str, word_ms: int = 300) -> list[Word]:
-    return [Word(text, i * word_ms, (i + 1) * word_ms, 0.9) for i, text in enumerate(parts)]
 
 
 def chunk(index: int, text: str, start_ms: int, language: str = "he", speech_ms: int = 1000) -> ChunkResult:
@@ -99,70 +81,22 @@ def test_merge_does_not_depend_on_order_or_repetition(
         assert all(0 <= word.start_ms <= word.end_ms <= duration_ms for word in segment.words)
 
 
-@pytest.mark.parametrize("end", [".", "?", "!", "…", "؟", "։", "。", "！", "？", '."', ".”", "?)"])
-def test_a_sentence_ends_a_segment(end: str) -> None:
-    segments = segments_from_words(say(" One", f" two{end}", " Three"))
-    assert [segment.text for segment in segments] == [f"One two{end}", "Three"]
-
-
-def test_a_number_or_a_gershayim_does_not_end_a_segment() -> None:
-    assert [s.text for s in segments_from_words(say(" 3.5", ' ארה"ב', " שלום"))] == ['3.5 ארה"ב שלום']
-
-
-def test_a_pause_ends_a_segment() -> None:
-    early, late = Word(" one", 0, 300, 0.9), Word(" two", 1_000, 1_300, 0.9)
-    assert [s.text for s in segments_from_words([early, late])] == ["one", "two"]
-    assert [s.text for s in segments_from_words([early, late], pause_ms=701)] == ["one two"]
-
-
-def test_a_long_segment_is_cut_at_the_last_comma_of_its_second_half() -> None:
-    parts = [" aa,", " bb", " cc,", " dd", " ee", " ff"]
-    assert [s.text for s in segments_from_words(say(*parts), max_chars=17)] == ["aa, bb cc,", "dd ee ff"]
-    early_comma = [" aa", " bb,", " cc", " dd", " ee", " ff"]
-    assert [s.text for s in segments_from_words(say(*early_comma), max_chars=15)] == ["aa bb, cc dd ee", "ff"]
-    assert [s.text for s in segments_from_words(say(*early_comma), max_chars=14)] == ["aa bb,", "cc dd ee ff"]
-
-
-def test_the_limits_may_be_reached() -> None:
-    assert [s.text for s in segments_from_words(say(" aa", " bb"), max_chars=5, max_ms=600)] == ["aa bb"]
-    assert len(segments_from_words(say(" aa", " bb"), max_chars=4)) == 2
-    assert len(segments_from_words(say(" aa", " bb"), max_ms=599)) == 2
-
-
-def test_what_remains_after_a_comma_may_need_a_cut_of_its_own() -> None:
-    said = [Word(" one,", 0, 4_000, 0.9), Word(" two", 4_000, 6_900, 0.9), Word(" three", 6_900, 11_500, 0.9)]
-    segments = segments_from_words(said)
-    assert [(s.text, s.start_ms, s.end_ms) for s in segments] == [
-        ("one,", 0, 4_000),
-        ("two", 4_000, 6_900),
-        ("three", 6_900, 11_500),
-    ]
-
-
-@patient
-@given(spoken())
-def test_no_word_is_lost_and_only_a_lone_word_exceeds_a_limit(said: list[Word]) -> None:
-    segments = segments_from_words(said)
-    assert [word for segment in segments for word in segment.words] == said
-    for segment in segments:
-        assert segment.text == "".join(word.text for word in segment.words).strip()
-        assert (segment.start_ms, segment.end_ms) == (segment.words[0].start_ms, segment.words[-1].end_ms)
-        assert all(b.start_ms - a.end_ms < 700 for a, b in pairwise(segment.words))
-        if len(segment.words) > 1:
-            assert segment.end_ms - segment.start_ms <= 7_000
-            assert len(segment.text) <= 84
-
-
-@patient
-@given(st.lists(words, max_size=30))
-def test_no_word_is_lost_even_where_times_make_no_sense(said: list[Word]) -> None:
-    assert [word for segment in segments_from_words(said) for word in segment.words] == said
-
-
 @patient
 @given(results)
 def test_bytes_give_back_the_same_result(result: ChunkResult) -> None:
     assert result_from_bytes(result_to_bytes(result)) == result
+
+
+def test_a_result_without_counts_is_read() -> None:
+    assert result_from_bytes(zlib.compress(b'[3,"he",70,[]]')) == ChunkResult(3, (), "he", 70)
+
+
+def test_counts_are_added_up_in_order_of_name() -> None:
+    results = [
+        ChunkResult(0, (), counts={"windows": 2}),
+        ChunkResult(1, (), counts={"windows": 3, "again": 1}),
+    ]
+    assert list(merge(results, duration_ms=1).counts.items()) == [("again", 1), ("windows", 5)]
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udc80", "\ud83d\ude00"])
@@ -173,7 +107,7 @@ def test_bytes_keep_what_is_no_valid_unicode(text: str) -> None:
 
 def test_bytes_are_compact_and_damage_is_noticed() -> None:
     said = [Word(" שלום", i * 300, i * 300 + 280, 0.98) for i in range(900)]
-    result = ChunkResult(7, tuple(segments_from_words(said)), "he", 250_000)
+    result = ChunkResult(7, (Segment("", 0, 1, tuple(said)),), "he", 250_000)
     data = result_to_bytes(result)
     assert len(data) < 20 * len(said)
     damaged = bytearray(data)

@@ -1,0 +1,155 @@
+"""Decodes the speech of a chunk, window by window: again where it went wrong, and nothing nobody said."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, Protocol
+
+from tasks.captions import segments_from_words, words_from_text
+from tasks.chunks import Span
+from tasks.hallucinations import is_filler, sifted, unlooped
+from tasks.job import Options
+from tasks.ladder import Decoding, faults, is_improbable, rank, repeats, rungs, size_of
+from tasks.speech import Speech
+from tasks.transcript import Segment, Word
+from tasks.windows import Audio, Window, accept, length_ms, place, speech_of
+
+# Decodings of single windows that a chunk may take beyond one for each of its windows.
+SPARE_RETRIES = 4
+# Mean probability of speech below which a window, or a segment, is hardly speech.
+WEAK_PROBABILITY = 0.5
+# Text in a second that nobody can say.
+MAX_BYTES_PER_S = 40.0
+# Against the chunk's windows so far, and at the least: with less text, part of the speech may be left out.
+MIN_SHARE = 0.75
+SLOW_BYTES_PER_S = 6.0
+# Windows that were decoded, those of them that went down the ladder, and texts that nobody said.
+COUNTED = ("windows", "fallback_windows", "dropped_hallucinations")
+
+
+class Model(Protocol):
+    """A loaded Whisper (tasks/whisper.py); what it `decode`s to first is what it heard, of its own type."""
+
+    def decode(self, windows: Sequence[Audio], options: Options) -> tuple[Any, list[Decoding]]: ...
+
+    def only(self, heard: Any, index: int) -> Any: ...
+
+    def generate(self, heard: Any, options: Options) -> list[Decoding]: ...
+
+    def align(self, heard: Any, decodings: Sequence[Decoding], options: Options) -> list[list[Word]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One window of a batch."""
+
+    model: Model
+    heard: Any
+    index: int
+
+    def alone(self) -> Any:
+        return self.model.only(self.heard, self.index)
+
+
+class ChunkDecoder:
+    """What is said in one chunk. What it makes of a window depends on those before, and on no batch."""
+
+    def __init__(self, audio: Audio, speech: Speech, options: Options, windows: int) -> None:
+        self._audio = audio
+        self._speech = speech
+        self._options = options
+        self._retries = windows + SPARE_RETRIES
+        self._rates: list[float] = []
+        self._words: list[Word] = []
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+
+    def decode(self, model: Model, windows: Sequence[Window]) -> list[Window]:
+        """Decode a batch of windows of at most 30 s; returns what has to be decoded again, in windows."""
+        heard, first = model.decode([speech_of(self._audio, window) for window in windows], self._options)
+        best = [
+            self._best(_Row(model, heard, index), decoding, window)
+            for index, (decoding, window) in enumerate(zip(first, windows, strict=True))
+        ]
+        aligned = model.align(heard, best, self._options) if self._options.word_timestamps else None
+        again: list[Window] = []
+        for index, (window, decoding) in enumerate(zip(windows, best, strict=True)):
+            self.counts["windows"] += 1
+            if self._is_noise(window, decoding):
+                self.counts["dropped_hallucinations"] += bool(decoding.text.strip())
+                continue
+            row = _Row(model, heard, index)
+            words = aligned[index] if aligned else self._aligned_if_short(row, window, decoding)
+            again += self._take(window, decoding, words)
+        return again
+
+    def segments(self, *, max_ms: int, max_chars: int) -> list[Segment]:
+        """What was said, in captions of at most this size; with words if they were asked for."""
+        in_order = sorted(self._words, key=lambda word: word.start_ms)
+        made = segments_from_words(in_order, max_ms=max_ms, max_chars=max_chars)
+        kept = sifted(made, self._is_weak)
+        self.counts["dropped_hallucinations"] += len(made) - len(kept)
+        return kept if self._options.word_timestamps else [replace(segment, words=()) for segment in kept]
+
+    def _is_weak(self, segment: Segment) -> bool:
+        """Whether there is hardly any speech where the segment is said to be."""
+        return self._speech.probability([Span(segment.start_ms, segment.end_ms)]) < WEAK_PROBABILITY
+
+    def _best(self, row: _Row, first: Decoding, window: Window) -> Decoding:
+        """The best decoding of a window, by the ladder where the first one is poor."""
+        spoken_ms = length_ms(self._speech.spoken(window))
+        if not faults(first, spoken_ms, self._options) or not self._retries:
+            return first
+        self.counts["fallback_windows"] += 1
+        alone = row.alone()
+        tried = [first]
+        for options in rungs(self._options):
+            if not self._retries:
+                break
+            self._retries -= 1
+            tried += row.model.generate(alone, options)
+            if not faults(tried[-1], spoken_ms, self._options):
+                break
+        return max(tried, key=lambda decoding: rank(decoding, spoken_ms, self._options))
+
+    def _is_noise(self, window: Window, decoding: Decoding) -> bool:
+        """Whether neither Whisper nor VAD are sure that somebody speaks."""
+        weak = self._speech.probability(self._speech.spoken(window)) < WEAK_PROBABILITY
+        threshold = self._options.no_speech_threshold
+        unsure = threshold is not None and decoding.no_speech > threshold
+        # Whisper's own rule, which is not enough for music.
+        return (unsure and is_improbable(decoding, self._options)) or (
+            weak and (unsure or is_filler(decoding.text))
+        )
+
+    def _aligned_if_short(self, row: _Row, window: Window, decoding: Decoding) -> list[Word] | None:
+        """Words in time where the text is so short that some of it may be missing, else None."""
+        rate = 1000 * size_of(decoding.text) / max(1, length_ms(self._speech.spoken(window)))
+        usual = median(self._rates) if self._rates else 0.0
+        self._rates.append(rate)
+        if rate >= max(SLOW_BYTES_PER_S, MIN_SHARE * usual):
+            return None
+        self.counts["aligned_windows"] += 1
+        return row.model.align(row.alone(), [decoding], self._options)[0]
+
+    def _take(self, window: Window, decoding: Decoding, words: list[Word] | None) -> list[Window]:
+        """Keep a window's words; returns what was left out of it."""
+        spoken = self._speech.spoken(window)
+        estimated = words is None
+        said = words_from_text(decoding.text, spoken) if words is None else words
+        rate = 1000 * size_of(decoding.text) / max(1, length_ms(spoken))
+        if decoding.ran_out or (repeats(decoding, self._options) and rate > MAX_BYTES_PER_S):
+            once = unlooped(said)
+            self.counts["dropped_hallucinations"] += len(once) < len(said)
+            said = once
+        if estimated:
+            self._words += said
+            return []
+        placed = [place(word, window) for word in said]
+        # Whisper leaves the end of a window out where the client limits its text.
+        if self._options.max_new_tokens:
+            self._words += placed
+            return []
+        kept, again = accept(window, said, placed)
+        self._words += kept
+        return again

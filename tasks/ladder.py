@@ -1,0 +1,80 @@
+"""What is wrong with a window's decoding, how it is decoded again, and which decoding is the best.
+
+The thresholds are those of Whisper's own fallback (https://arxiv.org/abs/2212.04356, section 4.5). Its rungs
+are temperatures; sampling cannot be reproduced, so ours are other searches, unless the client gives some.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from tasks.job import Options
+
+# UTF-8 bytes of text for a second of speech: slow English has 10, Hebrew 15, Chinese 12.
+MIN_BYTES_PER_S = 3.0
+# Less of it tells nothing.
+MIN_SPOKEN_MS = 2_000
+CAREFUL_BEAMS = 5
+CAREFUL_NGRAM_SIZE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Text of one window. `ran_out`: it goes on to the last token that was allowed."""
+
+    tokens: tuple[int, ...]
+    text: str
+    avg_logprob: float
+    compression_ratio: float
+    no_speech: float
+    ran_out: bool
+
+
+def size_of(text: str) -> int:
+    """UTF-8 bytes of a text's letters: in every script about as many for a second of speech."""
+    return sum(len(character.encode("utf-8", "surrogatepass")) for character in text if character.isalnum())
+
+
+def repeats(decoding: Decoding, options: Options) -> bool:
+    """Whether the text is so easy to compress that it must repeat itself."""
+    threshold = options.compression_ratio_threshold
+    return threshold is not None and decoding.compression_ratio > threshold
+
+
+def is_improbable(decoding: Decoding, options: Options) -> bool:
+    """Whether the model itself does not think much of the text."""
+    threshold = options.log_prob_threshold
+    return threshold is not None and decoding.avg_logprob < threshold
+
+
+def faults(decoding: Decoding, spoken_ms: int, options: Options) -> int:
+    """How many signs there are that a window with so much speech was not understood."""
+    # The client may have asked for a few tokens only.
+    too_little = (
+        options.max_new_tokens is None
+        and spoken_ms >= MIN_SPOKEN_MS
+        and size_of(decoding.text) * 1000 < MIN_BYTES_PER_S * spoken_ms
+    )
+    return sum((is_improbable(decoding, options), repeats(decoding, options), too_little))
+
+
+def rank(decoding: Decoding, spoken_ms: int, options: Options) -> tuple[bool, int, float]:
+    """The larger, the better."""
+    # A loop goes on to the last token, and the model is very sure of it. A refrain or a prayer ends.
+    return not decoding.ran_out, -faults(decoding, spoken_ms, options), decoding.avg_logprob
+
+
+def rungs(options: Options) -> Iterator[Options]:
+    """The ways to decode a poor window again, in order; those that change nothing are left out."""
+    if options.samples:
+        yield from (replace(options, temperature=given) for given in options.temperatures[1:])
+        return
+    ngram_size = options.no_repeat_ngram_size
+    if not 0 < ngram_size <= CAREFUL_NGRAM_SIZE:
+        ngram_size = CAREFUL_NGRAM_SIZE
+    wider = replace(options, beam_size=max(options.beam_size, CAREFUL_BEAMS))
+    careful = replace(wider, no_repeat_ngram_size=ngram_size)
+    bare = replace(careful, initial_prompt=None, hotwords=None)
+    for before, tried in pairwise((options, wider, careful, bare)):
+        if tried != before:
+            yield tried

@@ -1,0 +1,233 @@
+"""How a chunk is decoded, over a model that says what the test tells it to."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from tasks.chunks import Span
+from tasks.decode import ChunkDecoder
+from tasks.job import Options
+from tasks.ladder import Decoding
+from tasks.speech import FRAME_MS, Speech
+from tasks.transcript import Segment, Word
+from tasks.windows import Audio, Window
+
+WINDOW_MS = 10_016
+SENTENCE = " It was a day like any other, and nobody thought of it again until the next one came."
+GOOD = Decoding((1,), SENTENCE, -0.2, 1.2, 0.01, ran_out=False)
+WORDS = Options()
+BARE = Options(word_timestamps=False)
+
+
+@dataclass
+class Scripted:
+    """A model that hears a window's number in its first sample, and answers by `say(number, options)`."""
+
+    say: Callable[[int, Options], Decoding]
+    generated: list[Options] = field(default_factory=list)
+    aligned: int = 0
+    # Of each window's words, those that its alignment leaves in place.
+    share: float = 1.0
+
+    def decode(self, windows: Sequence[Audio], options: Options) -> tuple[list[int], list[Decoding]]:
+        heard = [int(window[0]) for window in windows]
+        return heard, [self.say(number, options) for number in heard]
+
+    def only(self, heard: list[int], index: int) -> list[int]:
+        return [heard[index]]
+
+    def generate(self, heard: list[int], options: Options) -> list[Decoding]:
+        self.generated.append(options)
+        return [self.say(number, options) for number in heard]
+
+    def align(
+        self,
+        heard: list[int],  # noqa: ARG002
+        decodings: Sequence[Decoding],
+        options: Options,  # noqa: ARG002
+    ) -> list[list[Word]]:
+        self.aligned += 1
+        return [self._words(decoding.text.split()) for decoding in decodings]
+
+    def _words(self, said: list[str]) -> list[Word]:
+        step_ms = int(WINDOW_MS * self.share) // max(1, len(said))
+        return [Word(f" {word}", i * step_ms, (i + 1) * step_ms, 0.9) for i, word in enumerate(said)]
+
+
+def windows_of(count: int) -> list[Window]:
+    return [(Span(number * WINDOW_MS, (number + 1) * WINDOW_MS),) for number in range(count)]
+
+
+class Decoder(ChunkDecoder):
+    """A decoder with its model."""
+
+    model: Scripted
+
+    def listen(self, windows: Sequence[Window]) -> list[Window]:
+        return self.decode(self.model, windows)
+
+
+def decoder_of(model: Scripted, count: int, options: Options = WORDS, probability: float = 0.95) -> Decoder:
+    """A decoder of `count` windows; each sample of the audio is its window's number."""
+    audio = np.repeat(np.arange(count, dtype=np.float32), WINDOW_MS * 16)
+    frames = [probability] * (count * WINDOW_MS // FRAME_MS)
+    spans = tuple(span for window in windows_of(count) for span in window)
+    decoder = Decoder(audio, Speech(frames, spans, spans), options, count)
+    decoder.model = model
+    return decoder
+
+
+def segments(decoder: ChunkDecoder) -> list[Segment]:
+    return decoder.segments(max_ms=7_000, max_chars=84)
+
+
+def text(decoder: ChunkDecoder) -> str:
+    return " ".join(segment.text for segment in segments(decoder))
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+def test_a_good_window_is_decoded_once(options: Options) -> None:
+    model = Scripted(lambda *_: GOOD)
+    decoder = decoder_of(model, 2, options)
+    assert decoder.listen(windows_of(2)) == []
+    assert text(decoder) == f"{SENTENCE.strip()} {SENTENCE.strip()}"
+    assert decoder.counts == {"windows": 2, "fallback_windows": 0, "dropped_hallucinations": 0}
+    assert model.generated == []
+
+
+def test_only_those_who_ask_for_words_pay_for_them() -> None:
+    model = Scripted(lambda *_: GOOD)
+    bare = decoder_of(model, 3, BARE)
+    bare.listen(windows_of(3))
+    assert model.aligned == 0
+    assert [segment.words for segment in segments(bare)] == [()] * len(segments(bare))
+    decoder_of(model, 3).listen(windows_of(3))
+    assert model.aligned == 1
+
+
+def test_a_caption_user_gets_no_lumps_without_words() -> None:
+    decoder = decoder_of(Scripted(lambda *_: replace(GOOD, text=SENTENCE + SENTENCE)), 1, BARE)
+    decoder.listen(windows_of(1))
+    made = segments(decoder)
+    assert [segment.text for segment in made] == [SENTENCE.strip()] * 2
+    assert [(segment.start_ms, segment.end_ms) for segment in made] == [(0, 5_008), (5_008, WINDOW_MS)]
+
+
+def test_a_poor_window_goes_down_the_ladder_until_it_is_good() -> None:
+    def say(_number: int, options: Options) -> Decoding:
+        return replace(GOOD, text=" Better." * 8) if options.no_repeat_ngram_size else poor
+
+    poor = replace(GOOD, avg_logprob=-1.4)
+    model = Scripted(say)
+    decoder = decoder_of(model, 1, Options(beam_size=2, hotwords="Cohen"))
+    decoder.listen(windows_of(1))
+    assert [(o.beam_size, o.no_repeat_ngram_size, o.hotwords) for o in model.generated] == [
+        (5, 0, "Cohen"),
+        (5, 3, "Cohen"),
+    ]
+    assert "Better" in text(decoder)
+    assert decoder.counts["fallback_windows"] == 1
+
+
+def test_the_best_stays_where_nothing_helps() -> None:
+    model = Scripted(
+        lambda _, options: replace(GOOD, avg_logprob=-2.0 if options.no_repeat_ngram_size else -1.5)
+    )
+    decoder = decoder_of(model, 1)
+    decoder.listen(windows_of(1))
+    assert text(decoder) == SENTENCE.strip()
+    assert len(model.generated) == 1
+
+
+def test_a_chunk_in_which_nothing_is_understood_costs_a_bounded_time() -> None:
+    model = Scripted(lambda *_: replace(GOOD, avg_logprob=-2.0))
+    decoder = decoder_of(model, 10, Options(beam_size=1, hotwords="Cohen"))
+    decoder.listen(windows_of(10))
+    assert len(model.generated) == 14
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_batches_change_nothing(options: Options, size: int) -> None:
+    def say(number: int, given: Options) -> Decoding:
+        if number % 3 == 1:
+            return replace(GOOD, avg_logprob=-2.0 + given.no_repeat_ngram_size / 2)
+        return replace(GOOD, text=f"{SENTENCE[: 70 - 5 * number]} {number}.")
+
+    def made(size: int) -> tuple[list[Segment], dict[str, int]]:
+        decoder = decoder_of(Scripted(say), 8, options)
+        windows = windows_of(8)
+        for first in range(0, 8, size):
+            assert decoder.listen(windows[first : first + size]) == []
+        return segments(decoder), dict(decoder.counts)
+
+    assert made(size) == made(4)
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+def test_speech_with_too_little_text_is_decoded_again(options: Options) -> None:
+    model = Scripted(lambda *_: replace(GOOD, text=" It was a day like any"), share=0.3)
+    decoder = decoder_of(model, 1, options)
+    (rest,) = decoder.listen(windows_of(1))
+    assert rest == (Span(3_000, WINDOW_MS),)
+    assert text(decoder) == "It was a day like any"
+
+
+def test_a_window_with_less_text_than_the_others_is_looked_at_closely() -> None:
+    """Its words are aligned: in another chunk, that of a slow speaker, it would be as it should."""
+    slow = Scripted(lambda *_: GOOD)
+    decoder_of(slow, 4, BARE).listen(windows_of(4))
+    assert slow.aligned == 0
+    mixed = Scripted(lambda number, _: GOOD if number == 3 else replace(GOOD, text=SENTENCE * 2), share=0.5)
+    decoder = decoder_of(mixed, 4, BARE)
+    (rest,) = decoder.listen(windows_of(4))
+    assert rest == (Span(rest[0].start_ms, 4 * WINDOW_MS),)
+    assert 0.5 * WINDOW_MS > rest[0].start_ms - 3 * WINDOW_MS > 0.4 * WINDOW_MS
+    assert mixed.aligned == 1
+
+
+def test_a_client_that_limits_the_text_gets_no_more() -> None:
+    model = Scripted(lambda *_: replace(GOOD, text=" It was a day"), share=0.2)
+    decoder = decoder_of(model, 1, Options(max_new_tokens=4))
+    assert decoder.listen(windows_of(1)) == []
+    assert model.generated == []
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+def test_a_loop_that_nothing_ends_is_said_once(options: Options) -> None:
+    loop = replace(GOOD, text=" Yes, and so we go on." * 30, compression_ratio=12.0, ran_out=True)
+    decoder = decoder_of(Scripted(lambda *_: loop), 1, options)
+    decoder.listen(windows_of(1))
+    assert text(decoder).count("we go on") == 1
+    assert decoder.counts["dropped_hallucinations"] == 1
+
+
+def test_a_refrain_stays() -> None:
+    refrain = replace(GOOD, text=" Row your boat." * 6, compression_ratio=4.0)
+    decoder = decoder_of(Scripted(lambda *_: refrain), 1)
+    decoder.listen(windows_of(1))
+    assert text(decoder).count("Row") == 6
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+@pytest.mark.parametrize(
+    ("probability", "no_speech", "logprob", "said", "kept"),
+    [
+        (0.95, 0.01, -0.2, " Thank you.", True),
+        (0.95, 0.9, -0.2, " Thank you.", True),
+        (0.95, 0.9, -1.2, " Thank you.", False),
+        (0.4, 0.01, -0.2, " Thank you.", False),
+        (0.4, 0.9, -0.2, SENTENCE, False),
+        (0.4, 0.01, -0.2, SENTENCE, True),
+    ],
+)
+def test_thanks_are_kept_where_somebody_is_heard(
+    options: Options, probability: float, no_speech: float, logprob: float, said: str, kept: bool
+) -> None:
+    heard = Decoding((1,), said, logprob, 1.0, no_speech, ran_out=False)
+    decoder = decoder_of(Scripted(lambda *_: heard), 1, options, probability)
+    decoder.listen([(Span(0, 2_016),)])
+    assert text(decoder) == (said.strip() if kept else "")
+    assert decoder.counts["dropped_hallucinations"] == (not kept)
