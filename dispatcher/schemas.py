@@ -2,35 +2,22 @@
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dispatcher.options import FIXED, OPTION_NAMES, named, parse_options, refuse_others
 from dispatcher.recordings import is_upload, without_blobs
 from tasks.endpoints import Dialect, Endpoint
-from tasks.errors import AddressRefused, InvalidInput, NoSource, UnknownOption, UnsupportedOption
+from tasks.errors import AddressRefused, InvalidInput, NoSource, UnsupportedOption
 from tasks.guard import check_url, receiver_of
-from tasks.job import VAD_PARAMETERS, Callback, Options, Request
+from tasks.job import Callback, Request
 from tasks.model_names import check_language
 from tasks.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
 
-# Making one takes longer than all else about an input.
-OPTIONS = TypeAdapter(Options)
-OPTION_NAMES = tuple(field.name for field in fields(Options))
-# What one client may ask of a worker's time.
-RANGES: dict[str, tuple[float, float]] = {
-    "beam_size": (1, 20),
-    "patience": (0.1, 4),
-    "length_penalty": (-5, 5),
-    "repetition_penalty": (0.1, 10),
-    "no_repeat_ngram_size": (0, 100),
-    "temperature": (0, 2),
-    "max_new_tokens": (1, 448),
-}
 MIN_CHUNK_S, MAX_CHUNK_S = 10, 1800
 MAX_AUDIO_STREAM = 999
 MAX_BATCH = 1000
@@ -70,6 +57,7 @@ class TranscribeArgs(Source):
     output_options: OutputOptions = Field(default_factory=OutputOptions)
     # The client's own wish to be told more; a worker always logs every chunk.
     verbose: bool = False
+    log_progress: bool = False
 
 
 class JobInput(Source):
@@ -162,13 +150,14 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         raise InvalidInput("the input holds NaN, Infinity or half a surrogate pair, which is not valid JSON")
     given = _validate(JobInput, raw, "input")
     arguments = given.transcribe_args
+    refuse_others(arguments, {*TranscribeArgs.model_fields, *OPTION_NAMES})
     args = _validate(
         TranscribeArgs,
-        {name: value for name, value in arguments.items() if name not in OPTION_NAMES},
+        {name: value for name, value in arguments.items() if name not in {*OPTION_NAMES, *FIXED}},
         "transcribe_args",
     )
     _refuse_unsupported(args)
-    options = _options({name: arguments[name] for name in arguments if name in OPTION_NAMES}, args)
+    options = parse_options(arguments, word_timestamps=args.output_options.word_timestamps)
     defaults = settings.endpoint(endpoint) or Endpoint(endpoint)
     model = given.model or defaults.model or settings.model
     check_language(model, options.language, options.task, options.multilingual)
@@ -239,47 +228,20 @@ def _validate(kind: type[M], raw: dict[str, Any], where: str) -> M:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise _named(error, where, list(kind.model_fields)) from error
-
-
-def _options(raw: dict[str, Any], args: TranscribeArgs) -> Options:
-    raw = {"word_timestamps": args.output_options.word_timestamps, **raw}
-    try:
-        options = OPTIONS.validate_python(raw)
-    except ValidationError as error:
-        raise _named(error, "transcribe_args", list(OPTION_NAMES)) from error
-    for name, (least, most) in RANGES.items():
-        value = getattr(options, name)
-        if value is not None and not least <= value <= most:
-            raise InvalidInput(f"transcribe_args.{name} must be from {least} to {most}, not {value}")
-    for name in options.vad_parameters:
-        if name not in VAD_PARAMETERS:
-            raise _unknown(f"transcribe_args.vad_parameters.{name}", VAD_PARAMETERS)
-    return options
-
-
-def _named(error: ValidationError, where: str, accepted: list[str]) -> InvalidInput:
-    """The first mistake, as a sentence that names the field."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in (where, *first["loc"]))
-    if first["type"] == "extra_forbidden":
-        if first["loc"][0] == "output_options":
+        accepted = list(kind.model_fields)
+        if error.errors()[0]["loc"][:1] == ("output_options",):
             accepted = list(OutputOptions.model_fields)
-        elif where == "transcribe_args":
+        elif kind is TranscribeArgs:
             accepted = sorted({*accepted, *OPTION_NAMES})
-        return _unknown(place, accepted)
-    return InvalidInput(f"{place}: {first['msg']}")
-
-
-def _unknown(place: str, accepted: Iterable[str]) -> UnknownOption:
-    return UnknownOption(f"{place} is not known; accepted are: {', '.join(accepted)}")
+        raise named(error, where, accepted) from error
 
 
 def _refuse_unsupported(args: TranscribeArgs) -> None:
-    if args.diarize:
-        raise UnsupportedOption("transcribe_args.diarize: speakers are not told apart yet; leave it out")
-    if args.diarization_args:
-        raise UnsupportedOption("transcribe_args.diarization_args: speakers are not told apart yet")
+    for name in ("diarize", "diarization_args"):
+        if getattr(args, name):
+            raise UnsupportedOption(
+                f"transcribe_args.{name} is not supported yet: speakers are not told apart; leave it out"
+            )
 
 
 def _sources(given: JobInput, args: TranscribeArgs) -> tuple[list[str], list[str]]:

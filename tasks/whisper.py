@@ -94,11 +94,14 @@ class Whisper:
     def _check(self, options: Options) -> None:
         # CTranslate2 writes outside its memory for a token it does not have, and the process is gone.
         vocabulary = self._model.hf_tokenizer.get_vocab_size()
-        for token in options.suppress_tokens:
-            if not -1 <= token < vocabulary:
-                raise InvalidInput(
-                    f"suppress_tokens holds {token}; this model's tokens are 0 to {vocabulary - 1}"
-                )
+        prompt = options.initial_prompt if isinstance(options.initial_prompt, list) else []
+        for name, least, tokens in (
+            ("suppress_tokens", -1, options.suppress_tokens),
+            ("initial_prompt", 0, prompt),
+        ):
+            for token in tokens:
+                if not least <= token < vocabulary:
+                    raise InvalidInput(f"{name} holds {token}; this model's tokens are 0 to {vocabulary - 1}")
         if options.no_repeat_ngram_size < 0 or min(options.temperatures) < 0:
             raise InvalidInput("no_repeat_ngram_size and temperature cannot be negative")
         if options.max_new_tokens is not None and options.max_new_tokens < 1:

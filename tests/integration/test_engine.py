@@ -167,10 +167,13 @@ def test_vad_parameters_reach_the_vad(
         # CTranslate2 itself would end the process.
         ({"suppress_tokens": [10**9]}, InvalidInput, "suppress_tokens"),
         ({"suppress_tokens": [-2]}, InvalidInput, "suppress_tokens"),
+        ({"initial_prompt": [10**9]}, InvalidInput, "initial_prompt"),
+        ({"initial_prompt": [-1]}, InvalidInput, "initial_prompt"),
         ({"beam_size": 0}, InvalidInput, "beam size"),
         ({"max_new_tokens": 0}, InvalidInput, "max_new_tokens"),
         ({"no_repeat_ngram_size": -1}, InvalidInput, "no_repeat_ngram_size"),
         ({"temperature": -0.5}, InvalidInput, "temperature"),
+        ({"temperature": [0.0, -0.5]}, InvalidInput, "temperature"),
         ({"language": "he"}, ModelLanguage, "only English"),
         ({"language": "klingon"}, InvalidInput, "klingon"),
         ({"task": "translate"}, ModelLanguage, "translate"),

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from dispatcher.options import OPTION_NAMES
 from dispatcher.schemas import (
-    OPTION_NAMES,
     Contact,
     Limits,
     parse_contact,
@@ -111,7 +111,11 @@ def test_streaming_off() -> None:
         ("length_penalty", 0.5),
         ("repetition_penalty", 1.1),
         ("no_repeat_ngram_size", 3),
+        ("best_of", 2),
         ("temperature", 0.2),
+        ("compression_ratio_threshold", None),
+        ("log_prob_threshold", -0.5),
+        ("no_speech_threshold", 0.1),
         ("initial_prompt", "שלום"),
         ("hotwords", "Longhand"),
         ("suppress_blank", False),
@@ -121,6 +125,10 @@ def test_streaming_off() -> None:
         ("max_new_tokens", 100),
         ("vad_filter", True),
         ("vad_parameters", {"min_silence_duration_ms": 500}),
+        ("chunk_length", 10),
+        ("batch_size", 2),
+        ("language_detection_threshold", 0.8),
+        ("language_detection_segments", 1),
     ],
 )
 def test_every_option_is_honoured(name: str, value: Any) -> None:
@@ -163,7 +171,7 @@ def test_word_timestamps_among_the_arguments_win_over_the_output_options() -> No
         ),
         (
             {"url": URL, "transcribe_args": {"vad_filter": False}},
-            "invalid_input",
+            "unsupported_option",
             "transcribe_args.vad_filter",
         ),
         ({"url": URL, "transcribe_args": {"language": "xx"}}, "invalid_input", "'xx'"),
