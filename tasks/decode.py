@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from statistics import median
 from typing import Any, Protocol
 
@@ -62,6 +63,8 @@ class ChunkDecoder:
         self._retries = windows + SPARE_RETRIES
         self._rates: list[float] = []
         self._words: list[Word] = []
+        # By the start of each window.
+        self._languages: dict[int, str] = {}
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     def decode(self, model: Model, windows: Sequence[Window]) -> list[Window]:
@@ -75,6 +78,7 @@ class ChunkDecoder:
         again: list[Window] = []
         for index, (window, decoding) in enumerate(zip(windows, best, strict=True)):
             self.counts["windows"] += 1
+            self._languages[window[0].start_ms] = decoding.language
             if self._is_noise(window, decoding):
                 self.counts["dropped_hallucinations"] += bool(decoding.text.strip())
                 continue
@@ -86,10 +90,20 @@ class ChunkDecoder:
     def segments(self, *, max_ms: int, max_chars: int) -> list[Segment]:
         """What was said, in captions of at most this size; with words if they were asked for."""
         in_order = sorted(self._words, key=lambda word: word.start_ms)
-        made = segments_from_words(in_order, max_ms=max_ms, max_chars=max_chars)
+        made = [
+            replace(segment, language=language)
+            for language, said in groupby(in_order, self._own_language)
+            for segment in segments_from_words(list(said), max_ms=max_ms, max_chars=max_chars)
+        ]
         kept = sifted(made, self._is_weak)
         self.counts["dropped_hallucinations"] += len(made) - len(kept)
         return kept if self._options.word_timestamps else [replace(segment, words=()) for segment in kept]
+
+    def _own_language(self, word: Word) -> str:
+        """The language of the window that a word was said in, where each has its own."""
+        if not self._options.multilingual:
+            return ""
+        return self._languages[max(start_ms for start_ms in self._languages if start_ms <= word.start_ms)]
 
     def _is_weak(self, segment: Segment) -> bool:
         """Whether there is hardly any speech where the segment is said to be."""

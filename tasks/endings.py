@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tasks import events
 from tasks.errors import Canceled, Expired, LonghandError
 from tasks.job import Job, Request, Status
+from tasks.model_names import FASTER_WHISPER
 from tasks.transcript import Transcript, segment_to_wire
 
 
@@ -42,7 +43,7 @@ def batch_body(job: Job, heard: list[tuple[Job, Transcript]], now_ms: int) -> st
         about: dict[str, object] = {"index": part.part}
         if part.status is Status.SUCCEEDED and part.request:
             wire += [{**segment, "index": part.part} for segment in _wire(part.request, transcript)]
-            about |= {"language": transcript.language, "duration": transcript.duration_ms / 1000}
+            about |= {**transcript.language_to_wire(), "duration": transcript.duration_ms / 1000}
             about |= transcript.gaps_to_wire()
         else:
             about |= {"error": part.error, "code": part.code}
@@ -51,26 +52,41 @@ def batch_body(job: Job, heard: list[tuple[Job, Transcript]], now_ms: int) -> st
 
 
 def succeeded(
-    job: Job, request: Request, transcript: Transcript, model: str, now_ms: int, *, link: Link | None = None
+    job: Job,
+    request: Request,
+    transcript: Transcript,
+    model: str,
+    now_ms: int,
+    *,
+    engine: str = FASTER_WHISPER,
+    link: Link | None = None,
 ) -> Ending:
     """The transcript is whole. A `link` replaces it in a body that would be too large."""
     body = completed_body(job, request, transcript, now_ms)
     if link and len(body) > link.above_bytes:
         body = events.completed_elsewhere(job.id, job.recording_id, now_ms, transcript, link.url)
-    meta = {"language": transcript.language, "model": model, **transcript.gaps_to_wire()}
+    made_by = {"model": model, "engine": engine}
+    meta = {**transcript.language_to_wire(), **made_by, **transcript.gaps_to_wire()}
     # Some are known only when all chunks are decoded.
     warnings = {"warnings": transcript.warnings} if transcript.warnings else {}
     return _succeeded(body, meta | warnings | _quality([transcript], sampled=request.options.samples))
 
 
 def batch_succeeded(
-    job: Job, heard: list[tuple[Job, Transcript]], model: str, now_ms: int, *, link: Link | None = None
+    job: Job,
+    heard: list[tuple[Job, Transcript]],
+    model: str,
+    now_ms: int,
+    *,
+    engine: str = FASTER_WHISPER,
+    link: Link | None = None,
 ) -> Ending:
     """Every recording of a batch has ended, well or not; what failed is told with the rest."""
     body, outline = batch_body(job, heard, now_ms), _outline(heard)
     if link and len(body) > link.above_bytes:
         body = events.completed_elsewhere(job.id, job.recording_id, now_ms, outline, link.url)
-    meta = {"language": outline.language, "model": model, "duration": outline.duration_ms / 1000}
+    made_by = {"model": model, "engine": engine}
+    meta = {"language": outline.language, **made_by, "duration": outline.duration_ms / 1000}
     gaps = [
         {"index": part.part, **gap.to_wire()}
         for part, transcript in heard
@@ -106,7 +122,7 @@ def _outline(heard: list[tuple[Job, Transcript]]) -> Transcript:
 def _wire(request: Request, transcript: Transcript) -> list[dict[str, object]]:
     words = request.options.word_timestamps
     return [
-        segment_to_wire(segment, language=transcript.language, extra_data=request.extra_data, words=words)
+        segment_to_wire(segment, extra_data=request.extra_data, words=words)
         for segment in transcript.segments
     ]
 

@@ -13,9 +13,10 @@ from tasks.chunks import pack_windows
 from tasks.decode import ChunkDecoder
 from tasks.errors import ConfigurationError, EngineFailed, UnknownModel
 from tasks.job import Options
+from tasks.language import Ballot, Elected, elect
 from tasks.settings import Settings
 from tasks.speech import VadParameters, listen
-from tasks.transcript import ChunkResult
+from tasks.transcript import ChunkResult, most_spoken
 from tasks.windows import SAMPLES_PER_MS, Audio, Window, length_ms, speech_of
 
 if TYPE_CHECKING:
@@ -100,9 +101,8 @@ class FasterWhisperEngine:
         windows = pack_windows(speech.spans, limit_ms=longest_ms)
         if not windows:
             return ChunkResult(work.index, ())
-        with _named_failures():
-            language = options.language or model.detect_language(speech_of(audio, windows[0]))
-        decoder = ChunkDecoder(audio, speech, replace(options, language=language), len(windows))
+        elected = _elected(model, audio, windows, options)
+        decoder = ChunkDecoder(audio, speech, replace(options, language=elected.language), len(windows))
         limits = work.batch_size, options.batch_size, self._settings.batch_size
         batch_size = min(limit for limit in limits if limit)
         self._decode(model, decoder, windows, on_window, batch_size=batch_size)
@@ -115,7 +115,8 @@ class FasterWhisperEngine:
         return ChunkResult(
             index=work.index,
             segments=tuple(segment.shifted(work.start_ms) for segment in segments),
-            language=language,
+            language=most_spoken(segments) if options.multilingual else elected.language,
+            language_probability=elected.probability,
             speech_ms=length_ms(speech.spans),
             counts=counts,
         )
@@ -173,6 +174,15 @@ class FasterWhisperEngine:
             pending = pending[len(batch) :] + again
             done += len(batch)
             on_window(done, done + len(pending), min(batch_size, len(pending)))
+
+
+def _elected(model: "Whisper", audio: Audio, windows: Sequence[Window], options: Options) -> Elected:
+    """The language that is known, or that the first windows vote for; none where each has its own."""
+    if options.language or options.multilingual:
+        return Elected(options.language or "", 0.0)
+    voters = windows[: options.language_detection_segments]
+    with _named_failures():
+        return elect([Ballot(model.languages(speech_of(audio, each)), length_ms(each)) for each in voters])
 
 
 class OutOfMemory(EngineFailed):

@@ -20,7 +20,7 @@ CAREFUL_NGRAM_SIZE = 3
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """Text of one window. `ran_out`: it goes on to the last token that was allowed."""
+    """Text of one window. `ran_out`: it goes on to the last token that was allowed; `language`: it is in."""
 
     tokens: tuple[int, ...]
     text: str
@@ -28,6 +28,7 @@ class Decoding:
     compression_ratio: float
     no_speech: float
     ran_out: bool
+    language: str = ""
 
 
 def size_of(text: str) -> int:

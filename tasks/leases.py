@@ -155,9 +155,13 @@ class Leases:
         language: str,
         audio_ms: int,
         report: Callable[[Progress, int], str],
+        *,
+        probability: float = 0.0,
+        sure: bool = True,
     ) -> tuple[bool, str]:
         """Write one chunk's result, once. Returns whether it was the last, and the receiver to ring for.
 
+        `language` is pinned, if none is yet, where the chunk is `sure` of it; "" where nobody spoke.
         `report(progress, now_ms)` makes the body of the progress event that may become due.
         Raises LeaseLost.
         """
@@ -174,6 +178,7 @@ class Leases:
                     *(settings.dispatch_ms, settings.longest_retention_ms),
                     *(settings.progress_interval_ms, settings.progress_step),
                     *(seen_done, seen_duration, pack(report(progress, now_ms)), self._worker),
+                    *(probability, int(sure)),
                 ),
             )
             if outcome in ("lost", "gone"):

@@ -13,6 +13,7 @@ _CODES = (
     "ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh"
 )
 LANGUAGES = frozenset(_CODES.split())
+FASTER_WHISPER = "faster-whisper"
 
 
 def detect_device(setting: str, *, devices: Path = Path("/dev")) -> str:
@@ -36,6 +37,12 @@ def default_model(device: str) -> str:
 def model_of(name: str, settings: Settings) -> str:
     """The model of a job that names `name`, or none with ""."""
     return name or settings.model or default_model(detect_device(settings.device))
+
+
+def engine_of(settings: Settings) -> str:
+    """The name of the engine that runs, whatever the client asked for."""
+    default: str = Settings.model_fields["engine"].default
+    return FASTER_WHISPER if settings.engine == default else settings.engine
 
 
 def check_language(name: str, language: str | None, task: str, multilingual: bool) -> None:

@@ -18,9 +18,10 @@ from tasks.errors import InvalidInput, LeaseLost
 from tasks.heartbeat import Heartbeat
 from tasks.ingest import ingest_recording
 from tasks.job import Job, Request
+from tasks.language import is_sure
 from tasks.leases import POISON_DEATHS, Lease
 from tasks.links import link
-from tasks.model_names import model_of
+from tasks.model_names import engine_of, model_of
 from tasks.transcript import result_to_bytes
 
 log = structlog.get_logger()
@@ -92,6 +93,8 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
         result.language,
         audio_ms,
         lambda progress, now_ms: events.progressed(told_of, job.recording_id, now_ms, progress),
+        probability=result.language_probability,
+        sure=is_sure(result.language_probability, options.language_detection_threshold),
     )
     context.bells.deliver(receiver)
     if complete:
@@ -115,15 +118,16 @@ def _assemble(context: Context, lease: Lease) -> None:
     if error := dead_chunks_error(context, job, request):
         fail_job(context, job.id, error, lease)
         return
-    model, now_ms = model_of(request.model, context.settings), context.store.now_ms()
+    settings, now_ms = context.settings, context.store.now_ms()
+    model, engine = model_of(request.model, settings), engine_of(settings)
     link = _link(context, job, now_ms)
     if job.parts:
         parts = context.store.parts(job)
         heard = [(part, context.store.transcript(part)) for part in parts]
-        ending = endings.batch_succeeded(job, heard, model, now_ms, link=link)
+        ending = endings.batch_succeeded(job, heard, model, now_ms, engine=engine, link=link)
     else:
         transcript = context.store.transcript(job)
-        ending = endings.succeeded(job, request, transcript, model, now_ms, link=link)
+        ending = endings.succeeded(job, request, transcript, model, now_ms, engine=engine, link=link)
     done, receivers = context.store.finish(job.id, ending, stage=leases.ASSEMBLE, fence=lease.fence)
     if not done:
         raise LeaseLost

@@ -3,9 +3,11 @@
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
+
+from tasks.language import DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +22,16 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A caption-sized piece of text. `words` is empty where none were asked for."""
+    """A caption-sized piece of text. `words` is empty where none were asked for.
+
+    `language` is its own where each window has one, else "".
+    """
 
     text: str
     start_ms: int
     end_ms: int
     words: tuple[Word, ...] = ()
+    language: str = ""
 
     def shifted(self, by_ms: int) -> "Segment":
         """The segment with its times counted from another point."""
@@ -41,6 +47,7 @@ class ChunkResult:
 
     `counts`: windows decoded, those decoded again, pieces of text that were dropped (docs/operations.md);
     `damaged`: packets of its audio that could not be decoded.
+    `language_probability` is how sure the vote was of it, 0 where it was not detected.
     """
 
     index: int
@@ -49,6 +56,7 @@ class ChunkResult:
     speech_ms: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     damaged: int = 0
+    language_probability: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,13 @@ class Transcript:
     gaps: tuple[Gap, ...] = ()
     # The sums of the chunks' counts.
     counts: Mapping[str, int] = field(default_factory=dict)
+    # 0 where the language was not detected.
+    language_probability: float = 0.0
+
+    def language_to_wire(self) -> dict[str, object]:
+        """The field `language`, and how probable it is where it was detected."""
+        probability = self.language_probability
+        return {"language": self.language} | ({"language_probability": probability} if probability else {})
 
     def gaps_to_wire(self) -> dict[str, object]:
         """The field `gaps`, where there are any."""
@@ -87,7 +102,8 @@ def merge(results: Iterable[ChunkResult], *, duration_ms: int, warnings: tuple[s
     """Put the chunks of a recording together, whatever their order and however often each arrives.
 
     Segments come out in order of start, ties in order of chunk, and no time is outside [0, duration].
-    The language is the one with the most speech, the earlier chunk's if two have the same.
+    The language is the one with the most speech, the earlier chunk's if two have the same; its probability is
+    the mean over the chunks that detected it, each counted by its speech.
     """
     chosen: dict[int, ChunkResult] = {}
     for result in results:
@@ -100,15 +116,19 @@ def merge(results: Iterable[ChunkResult], *, duration_ms: int, warnings: tuple[s
     for result in in_order:
         if result.language:
             speech_ms[result.language] += result.speech_ms
-    segments = [_segment_within(segment, duration_ms) for result in in_order for segment in result.segments]
     if damaged := sum(result.damaged for result in in_order):
         warnings = (*warnings, damage_warning(damaged))
+    language = max(speech_ms, key=speech_ms.__getitem__, default="")
+    segments = [
+        _segment_within(segment, duration_ms) for result in in_order for segment in segments_of(result)
+    ]
     return Transcript(
         segments=tuple(sorted(segments, key=lambda segment: segment.start_ms)),
         duration_ms=duration_ms,
-        language=max(speech_ms, key=speech_ms.__getitem__, default=""),
+        language=language,
         warnings=warnings,
         counts=_total(result.counts for result in in_order),
+        language_probability=_probability(in_order, language),
     )
 
 
@@ -122,6 +142,27 @@ def _total(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
     for counts in counted:
         total.update(counts)
     return dict(sorted(total.items()))
+
+
+def segments_of(result: ChunkResult) -> list[Segment]:
+    """The segments of a chunk, each with its language."""
+    return [replace(segment, language=segment.language or result.language) for segment in result.segments]
+
+
+def most_spoken(segments: Iterable[Segment]) -> str:
+    """The language of most of the time, the earlier one's if two have the same; "" where there is none."""
+    spoken_ms: Counter[str] = Counter()
+    for segment in segments:
+        spoken_ms[segment.language] += segment.end_ms - segment.start_ms
+    return max(spoken_ms, key=spoken_ms.__getitem__, default="")
+
+
+def _probability(results: Sequence[ChunkResult], language: str) -> float:
+    """Mean probability of a language over the chunks that detected it."""
+    detected = [result for result in results if result.language == language and result.language_probability]
+    speech_ms = sum(result.speech_ms for result in detected)
+    weighted = sum(result.language_probability * result.speech_ms for result in detected)
+    return round(weighted / speech_ms, DIGITS) if speech_ms else 0.0
 
 
 def _segment_within(segment: Segment, duration_ms: int) -> Segment:
@@ -144,26 +185,28 @@ def result_to_bytes(result: ChunkResult) -> bytes:
             segment.start_ms,
             segment.end_ms,
             [[word.text, word.start_ms, word.end_ms, word.probability] for word in segment.words],
+            *([segment.language] if segment.language else []),
         ]
         for segment in result.segments
     ]
-    fields = [result.index, result.language, result.speech_ms, segments, dict(result.counts), result.damaged]
+    more = dict(result.counts), result.damaged, result.language_probability
+    fields = [result.index, result.language, result.speech_ms, segments, *more]
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     return zlib.compress(text.encode("utf-8", "surrogatepass"))
 
 
 def result_from_bytes(data: bytes) -> ChunkResult:
     """Read what `result_to_bytes` wrote. Damaged data raises zlib.error: a checksum is part of it."""
-    # Workers up to 0.1 wrote no counts.
+    # Workers up to 0.1 wrote no counts and no probability.
     index, language, speech_ms, rows, *more = json.loads(zlib.decompress(data))
     segments = tuple(
-        Segment(text, start_ms, end_ms, tuple(Word(*word) for word in words))
-        for text, start_ms, end_ms, words in rows
+        Segment(text, start_ms, end_ms, tuple(Word(*word) for word in words), *own)
+        for text, start_ms, end_ms, words, *own in rows
     )
     return ChunkResult(index, segments, language, speech_ms, *more)
 
 
-def segment_to_wire(segment: Segment, *, language: str, extra_data: bool, words: bool) -> dict[str, object]:
+def segment_to_wire(segment: Segment, *, extra_data: bool, words: bool) -> dict[str, object]:
     """The segment as ivrit's clients read it, times in seconds; they refuse any key more or less."""
     wire_words = [
         {
@@ -181,5 +224,5 @@ def segment_to_wire(segment: Segment, *, language: str, extra_data: bool, words:
         "end": segment.end_ms / 1000,
         "speakers": [],
         "words": wire_words if words else [],
-        "extra_data": {"language": language} if extra_data else {},
+        "extra_data": {"language": segment.language} if extra_data else {},
     }

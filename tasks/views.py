@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tasks.job import Job, Request, Status
 from tasks.store import Event, Store
-from tasks.transcript import segment_to_wire
+from tasks.transcript import segment_to_wire, segments_of
 
 # Our status -> the platform's. RUNNING must never be shown, ivrit cancels on it.
 PLATFORM_STATUS = {
@@ -168,10 +168,9 @@ def _segments(job: Job, store: Store, index: int) -> list[dict[str, object]]:
     if result is None or job.request is None:
         return []
     words = job.request.options.word_timestamps
-    language = job.language or result.language
     return [
-        segment_to_wire(segment, language=language, extra_data=job.request.extra_data, words=words)
-        for segment in result.segments
+        segment_to_wire(segment, extra_data=job.request.extra_data, words=words)
+        for segment in segments_of(result)
     ]
 
 

@@ -61,11 +61,12 @@ class Whisper:
     def is_multilingual(self) -> bool:
         return bool(self._model.model.is_multilingual)
 
-    def detect_language(self, audio: Audio) -> str:
-        """The most probable language of a window."""
+    def languages(self, audio: Audio) -> dict[str, float]:
+        """The probability of each language that the model knows in a window of at most 30 s; 1 in all."""
         if not self.is_multilingual:
-            return "en"
-        return self._languages(self._model.encode(self._features([audio])))[0]
+            return {"en": 1.0}
+        (found,) = self._model.model.detect_language(self._model.encode(self._features([audio])))
+        return {_language(token): float(probability) for token, probability in found}
 
     def decode(self, windows: Sequence[Audio], options: Options) -> tuple[Heard, list[Decoding]]:
         """Decode windows of at most 30 s as one batch.
@@ -116,8 +117,7 @@ class Whisper:
         """The most probable language of each encoded window."""
         if not self.is_multilingual:
             return ["en"] * encoded.shape[0]
-        # A language comes as its token, such as <|en|>.
-        return [found[0][0][2:-2] for found in self._model.model.detect_language(encoded)]
+        return [_language(found[0][0]) for found in self._model.model.detect_language(encoded)]
 
     def _tokenizer(self, language: str, task: str) -> Any:
         if self.is_multilingual and self._model.hf_tokenizer.token_to_id(f"<|{language}|>") is None:
@@ -190,6 +190,11 @@ class Whisper:
         return words
 
 
+def _language(token: str) -> str:
+    """A language comes as its token, such as <|en|>."""
+    return token[2:-2]
+
+
 def _decoding(result: Any, tokenizer: Any, length_penalty: float, most_tokens: int) -> Decoding:
     tokens = tuple(result.sequences_ids[0])
     # The score is the sum of log-probabilities divided by this power; the mean counts the end token too.
@@ -202,6 +207,7 @@ def _decoding(result: Any, tokenizer: Any, length_penalty: float, most_tokens: i
         compression_ratio=get_compression_ratio(text),
         no_speech=result.no_speech_prob,
         ran_out=len(tokens) >= most_tokens,
+        language=tokenizer.language_code,
     )
 
 

@@ -122,10 +122,18 @@ class Bench:
         assert isinstance(lease, Lease), lease
         return lease
 
-    def commit(self, lease: Lease, language: str = "he", text: str = "a") -> bool:
-        """Write a chunk's result. Whether the job's chunks are now all finished."""
+    def commit(
+        self, lease: Lease, language: str = "he", text: str = "a", *, unsure: float | None = None
+    ) -> bool:
+        """Write a chunk's result. Whether the job's chunks are now all finished.
+
+        `unsure` is the probability of a language that is not enough to pin it.
+        """
         data = result(int(lease.unit), text, language)
-        return self.leases.commit(lease, data, language, 1000, report)[0]
+        probability = 0.9 if unsure is None else unsure
+        return self.leases.commit(
+            lease, data, language, 1000, report, probability=probability, sure=unsure is None
+        )[0]
 
     def transcribe(self, index: int) -> str:
         """Claim a chunk and write its result. The receiver to ring for."""

@@ -50,7 +50,11 @@ class FakeEngine:
             self._behave(work, window)
             segments.append(_longer(_segment(audio, window, part, work.start_ms), work))
         language = work.options.language or "he"
-        return ChunkResult(work.index, tuple(segments), language, len(audio) // 16)
+        # As a vote would be, where nothing was given.
+        probability = 0.0 if work.options.language else 0.9
+        return ChunkResult(
+            work.index, tuple(segments), language, len(audio) // 16, language_probability=probability
+        )
 
     def _behave(self, work: ChunkWork, window: int) -> None:
         kind, _, rest = str(work.options.initial_prompt or "").partition(":")

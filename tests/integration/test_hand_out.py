@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tasks import endings
 from tasks.errors import ConfigurationError
 from tasks.job import Options
 from tasks.leases import INGEST, TRANSCRIBE
@@ -70,6 +71,63 @@ def test_until_its_language_is_known_a_job_gets_one_chunk_at_a_time(bench: Bench
     assert bench.hand_out() == [("j", 3), ("j", 4)]
     bench.commit(bench.claim(TRANSCRIBE, "3"), language="en")
     assert bench.job().language == "yi"
+
+
+def test_a_chunk_that_is_not_sure_of_its_language_pins_none(bench: Bench) -> None:
+    bench.planned(chunks=5, options=UNKNOWN)
+    bench.open_slots(TRANSCRIBE, 8)
+    bench.hand_out()
+    bench.commit(bench.claim(TRANSCRIBE, "0"), language="nn", unsure=0.3)
+    assert (bench.job().language, bench.hand_out()) == ("", [("j", 1)])
+    bench.commit(bench.claim(TRANSCRIBE, "1"), language="")
+    assert bench.hand_out() == [("j", 2)], "who is silent has no vote"
+    bench.commit(bench.claim(TRANSCRIBE, "2"), language="he")
+    assert (bench.job().language, bench.hand_out()) == ("he", [("j", 3), ("j", 4)])
+
+
+@pytest.mark.parametrize(
+    ("heard", "pinned"),
+    [
+        ([("yi", 0.4), ("he", 0.45), ("yi", 0.1)], "yi"),
+        ([("yi", 0.2), ("he", 0.45), ("yi", 0.2)], "he"),
+        ([("yi", 0.25), ("he", 0.25), ("ar", 0.25)], "yi"),
+    ],
+)
+def test_three_that_are_not_sure_decide_together(
+    bench: Bench, heard: list[tuple[str, float]], pinned: str
+) -> None:
+    bench.planned(chunks=6, options=UNKNOWN)
+    bench.open_slots(TRANSCRIBE, 8)
+    for index, (language, probability) in enumerate(heard):
+        assert (bench.hand_out(), bench.job().language) == ([("j", index)], "")
+        bench.commit(bench.claim(TRANSCRIBE, str(index)), language=language, unsure=probability)
+    assert (bench.job().language, len(bench.hand_out())) == (pinned, 3)
+
+
+def test_a_dead_chunk_passes_the_gate_on_in_a_job_that_allows_gaps(bench: Bench) -> None:
+    request = replace(NEW.request, options=UNKNOWN, allow_gaps=True) if NEW.request else None
+    assert bench.store.create(replace(NEW, request=request))
+    ingest = bench.claim(INGEST, INGEST)
+    for index in range(4):
+        bench.leases.add_chunk(ingest, chunk(index))
+    bench.open_slots(TRANSCRIBE, 8)
+    assert bench.hand_out() == [("j", 0)]
+    bench.leases.release(bench.claim(TRANSCRIBE, "0"), ConfigurationError())
+    assert bench.hand_out() == [("j", 1)]
+    bench.commit(bench.claim(TRANSCRIBE, "1"), language="he")
+    assert bench.hand_out() == [("j", 2), ("j", 3)]
+
+
+def test_the_next_run_of_a_job_knows_what_was_heard(bench: Bench) -> None:
+    bench.planned(chunks=4, options=UNKNOWN)
+    bench.seal()
+    for index in range(2):
+        bench.commit(bench.claim(TRANSCRIBE, str(index)), language="he", unsure=0.3)
+    failed = endings.failed("j", "j", bench.store.now_ms(), ConfigurationError())
+    assert bench.store.finish("j", failed)[0]
+    bench.store.retry("j")
+    bench.commit(bench.claim(TRANSCRIBE, "2"), language="yi", unsure=0.4)
+    assert bench.job().language == "he"
 
 
 @pytest.mark.parametrize("options", [HEBREW, Options(multilingual=True)])

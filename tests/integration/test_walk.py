@@ -146,7 +146,8 @@ class Walk:
         index, mark = int(lease.unit), f"{lease.unit} of fence {lease.fence}"
         given_up = index in look(self.bench).dead
         try:
-            self.tell(self.bench.commit(lease, self.random.choice(["", "he"]), mark))
+            language, unsure = self.random.choice([("", None), ("he", None), ("yi", 0.3)])
+            self.tell(self.bench.commit(lease, language, mark, unsure=unsure))
         except LeaseLost:
             self.check(given_up or not newest, f"{mark} lost")
         else:

@@ -97,6 +97,21 @@ def test_a_good_window_is_decoded_once(options: Options) -> None:
     assert model.generated == []
 
 
+@pytest.mark.parametrize("multilingual", [True, False])
+def test_a_caption_is_in_the_language_of_its_window_where_each_has_its_own(multilingual: bool) -> None:
+    # No pause and no sentence's end between them.
+    said = replace(GOOD, text=" two of four words")
+    model = Scripted(lambda number, _: replace(said, language=["fr", "he", "he"][number]))
+    decoder = decoder_of(model, 3, Options(multilingual=multilingual))
+    decoder.listen(windows_of(2))
+    decoder.listen(windows_of(3)[2:])
+    found = segments(decoder)
+    expected = {(0, "fr"), (1, "he"), (2, "he")} if multilingual else {(number, "") for number in range(3)}
+    assert {(segment.start_ms // WINDOW_MS, segment.language) for segment in found} == expected
+    if multilingual:
+        assert all(segment.end_ms <= WINDOW_MS for segment in found if segment.language == "fr")
+
+
 def test_only_those_who_ask_for_words_pay_for_them() -> None:
     model = Scripted(lambda *_: GOOD)
     bare = decoder_of(model, 3, BARE)

@@ -16,7 +16,7 @@ STAMP = "2023-11-14T22:13:20.123Z"
 REQUEST = Request("https://a.test/x", "m")
 JOB = Job("j", "longhand", "us", Status.RUNNING, 1, REQUEST, "הקלטה", 1, 2, 0)
 WORD = Word(" שלום", 1500, 2000, 0.9)
-TRANSCRIPT = Transcript((Segment("שלום", 1500, 2000, (WORD,)),), 61_500, "he", ("no silence",))
+TRANSCRIPT = Transcript((Segment("שלום", 1500, 2000, (WORD,), "he"),), 61_500, "he", ("no silence",))
 
 
 def read(body: str) -> dict[str, Any]:
@@ -37,7 +37,12 @@ def test_a_batch_is_told_with_the_index_of_each_recording() -> None:
         {"index": 1, "error": "a web page", "code": "not_media"},
     ]
     assert (body["language"], body["duration"]) == ("he", 61.5)
-    assert json.loads(ending.meta) == {"language": "he", "model": "org/m", "duration": 61.5}
+    assert json.loads(ending.meta) == {
+        "language": "he",
+        "model": "org/m",
+        "engine": "faster-whisper",
+        "duration": 61.5,
+    }
     large = endings.batch_succeeded(JOB, heard, "m", NOW_MS, link=endings.Link("https://a.test/l", 10))
     assert read(large.body)["transcription_url"] == "https://a.test/l"
     assert "transcription" not in read(large.body)
@@ -66,7 +71,26 @@ def test_a_transcript_is_told_whole() -> None:
     # An empty recording is never announced, and yet it is completed.
     assert ending.body_before == ending.body
     assert (ending.status, ending.code, ending.error) == (Status.SUCCEEDED, "", "")
-    assert json.loads(ending.meta) == {"language": "he", "model": "org/m", "warnings": ["no silence"]}
+    made_by = {"model": "org/m", "engine": "faster-whisper"}
+    assert json.loads(ending.meta) == {"language": "he", **made_by, "warnings": ["no silence"]}
+
+
+def test_a_language_that_was_detected_is_told_with_its_probability() -> None:
+    detected = replace(TRANSCRIPT, language_probability=0.83)
+    ending = endings.succeeded(JOB, REQUEST, detected, "org/m", NOW_MS)
+    assert (
+        read(ending.body)["language_probability"] == json.loads(ending.meta)["language_probability"] == 0.83
+    )
+    done = replace(JOB, id="j.0", status=Status.SUCCEEDED)
+    batch = endings.batch_succeeded(replace(JOB, parts=1), [(done, detected)], "m", NOW_MS)
+    assert read(batch.body)["sources"][0]["language_probability"] == 0.83
+    assert "language_probability" not in read(endings.succeeded(JOB, REQUEST, TRANSCRIPT, "m", NOW_MS).body)
+
+
+def test_each_segment_is_told_with_its_own_language() -> None:
+    both = (Segment("a", 0, 1, (), "fr"), Segment("b", 1, 2, (), "he"))
+    body = read(endings.succeeded(JOB, REQUEST, replace(TRANSCRIPT, segments=both), "m", NOW_MS).body)
+    assert [segment["extra_data"]["language"] for segment in body["transcription"]] == ["fr", "he"]
 
 
 def test_what_was_counted_is_told_in_order_and_sampling_is_flagged() -> None:

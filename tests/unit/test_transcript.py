@@ -13,6 +13,7 @@ from tasks.transcript import (
     Segment,
     Word,
     merge,
+    most_spoken,
     result_from_bytes,
     result_to_bytes,
     segment_to_wire,
@@ -24,14 +25,16 @@ patient = settings(deadline=None)
 texts = st.text(st.characters(), max_size=20)
 times = st.integers(-2_000, 20_000)
 words = st.builds(Word, texts, times, times, st.floats(0, 1))
-segment_values = st.builds(Segment, texts, times, times, st.lists(words, max_size=4).map(tuple))
+languages = st.sampled_from(["", "he", "en", "yi"])
+segment_values = st.builds(Segment, texts, times, times, st.lists(words, max_size=4).map(tuple), languages)
 results = st.builds(
     ChunkResult,
     index=st.integers(0, 5),
     segments=st.lists(segment_values, max_size=4).map(tuple),
-    language=st.sampled_from(["", "he", "en", "yi"]),
+    language=languages,
     speech_ms=st.integers(0, 3),
     counts=st.dictionaries(st.sampled_from(["windows", "fallback_windows"]), st.integers(0, 9)),
+    language_probability=st.floats(0, 1),
 )
 
 
@@ -57,6 +60,27 @@ def test_language_is_that_of_most_speech_not_of_most_chunks() -> None:
     assert merge([*votes[:2], replace(votes[2], speech_ms=700)], duration_ms=9_000).language == "en"
     silent = ChunkResult(3, (), "", 5_000)
     assert merge([*votes, silent], duration_ms=9_000).language == "he"
+
+
+def test_a_segment_has_its_own_language_or_that_of_its_chunk() -> None:
+    mixed = ChunkResult(0, (Segment("a", 0, 1, (), "fr"), Segment("b", 1, 2)), "he", 2)
+    assert [segment.language for segment in merge([mixed], duration_ms=9).segments] == ["fr", "he"]
+
+
+def test_the_language_of_most_of_the_time() -> None:
+    said = [Segment("a", 0, 10, (), "fr"), Segment("b", 10, 25, (), "he"), Segment("c", 25, 30, (), "fr")]
+    assert most_spoken(said) == "fr"
+    assert most_spoken(said[:2]) == "he"
+    assert most_spoken([]) == ""
+
+
+def test_the_probability_is_that_of_the_chunks_that_detected_the_language() -> None:
+    detected = replace(chunk(0, "a", 0, "he", 1_000), language_probability=0.9)
+    unsure = replace(chunk(1, "b", 1000, "he", 3_000), language_probability=0.3)
+    other = replace(chunk(2, "c", 2000, "en", 100), language_probability=0.8)
+    pinned = chunk(3, "d", 3000, "he", 9_000)
+    assert merge([detected, unsure, other, pinned], duration_ms=9_000).language_probability == 0.45
+    assert merge([pinned], duration_ms=9_000).language_probability == 0.0
 
 
 def test_time_beyond_the_recording_is_pulled_in_and_the_text_kept() -> None:
@@ -117,8 +141,8 @@ def test_bytes_are_compact_and_damage_is_noticed() -> None:
 
 
 def test_wire_segment_is_exactly_what_the_client_reads() -> None:
-    segment = Segment("שלום", 1_001, 2_340, (Word(" שלום", 1_001, 2_340, 0.75),))
-    assert segment_to_wire(segment, language="he", extra_data=True, words=True) == {
+    segment = Segment("שלום", 1_001, 2_340, (Word(" שלום", 1_001, 2_340, 0.75),), "he")
+    assert segment_to_wire(segment, extra_data=True, words=True) == {
         "text": "שלום",
         "start": 1.001,
         "end": 2.34,
@@ -126,13 +150,13 @@ def test_wire_segment_is_exactly_what_the_client_reads() -> None:
         "words": [{"word": " שלום", "start": 1.001, "end": 2.34, "probability": 0.75, "speaker": None}],
         "extra_data": {"language": "he"},
     }
-    bare = segment_to_wire(segment, language="he", extra_data=False, words=False)
+    bare = segment_to_wire(segment, extra_data=False, words=False)
     assert (bare["words"], bare["extra_data"]) == ([], {})
 
 
 @given(st.integers(0, 10**10))
 def test_wire_seconds_have_three_digits_and_are_exact(ms: int) -> None:
-    wire = segment_to_wire(Segment("x", ms, ms), language="", extra_data=False, words=False)
+    wire = segment_to_wire(Segment("x", ms, ms), extra_data=False, words=False)
     text = json.dumps(wire["start"])
     assert round(float(text) * 1000) == ms
     assert len(text.partition(".")[2]) <= 3

@@ -137,7 +137,7 @@ def test_a_running_job(desk: Desk) -> None:
 def test_a_completed_job(desk: Desk) -> None:
     job = desk.succeeded([["שלום"], ["עולם"]])
     shown = desk.shown(job)
-    ours = {"duration", "language", "model"}
+    ours = {"duration", "language", "model", "engine"}
     assert set(shown) - ours == {"id", "status", "delayTime", "executionTime", "workerId", "output"}
     assert shown["status"] == "COMPLETED"
     assert shown["workerId"] == "worker-7"
