@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo up compose test test-long test-compose test-outages test-clients chaos check bench clean
+.PHONY: help setup demo up compose test test-long test-multilingual test-compose test-outages test-clients chaos check bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,11 +30,15 @@ up: setup ## run Longhand on this machine
 compose: ## run Longhand in containers on this machine's CPU; WORKERS=... of them transcribe
 	@$(PYTHON) -m demo.compose $(if $(WORKERS),--workers '$(WORKERS)')
 
-test: setup ## run all tests but those of test-long, test-compose, test-clients and test-outages
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/compose --ignore tests/clients --ignore tests/long -m "not outage"
+test: setup ## run all tests but those of test-long, test-multilingual, test-compose, test-clients and test-outages
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/multilingual --ignore tests/compose --ignore tests/clients --ignore tests/long -m "not outage"
 
 test-long: setup ## transcribe a day of silence; takes minutes
 	$(BIN)/python -m pytest -s tests/long
+
+test-multilingual: setup ## try several languages on Whisper base; downloads 155 MB into .multilingual, once
+	$(BIN)/python -m tests.multilingual.assets
+	$(BIN)/python -m pytest tests/multilingual
 
 test-compose: setup ## build the images and run the stack of compose.yaml; needs a Docker engine
 	$(BIN)/python -m pytest -rs tests/compose
@@ -62,4 +66,4 @@ bench: setup ## measure; the figures go to benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
 clean: ## remove what setup and tests made
-	rm -rf $(VENV) .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf $(VENV) .clients .multilingual .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
