@@ -1,10 +1,8 @@
 """The engine: makes segments of one chunk's audio. Importing this loads no model and no CTranslate2."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
@@ -12,16 +10,17 @@ from numpy.typing import NDArray
 
 from tasks import model_names, models
 from tasks.chunks import Span, pack_windows
-from tasks.errors import ConfigurationError, EngineFailed, UnknownModel
+from tasks.device_failures import named_failures
+from tasks.errors import ConfigurationError, OutOfMemory
 from tasks.job import Options
+from tasks.model_cache import CPU_BYTES, Kind, ModelCache, Room
+from tasks.model_memory import estimated_bytes, free_gpu_bytes
 from tasks.settings import Settings
 from tasks.transcript import ChunkResult, Segment, Word, segments_from_words
 
 if TYPE_CHECKING:
     from tasks.whisper import Whisper
 
-# Models kept loaded in one process; the one that has been idle longest goes first.
-MAX_MODELS = 2
 # Speech after a window's last word that is decoded once more, and what must have been gained by then.
 MAX_UNSPOKEN_MS = 2_000
 MIN_PROGRESS_MS = 500
@@ -81,11 +80,13 @@ class FasterWhisperEngine:
     def __init__(self, settings: Settings, device_index: int = 0) -> None:
         self._settings = settings
         self._device_index = device_index
-        self._models: dict[tuple[Path, str, str], Whisper] = {}
+        on_gpu = model_names.detect_device(settings.device) == "cuda"
+        limit = settings.model_memory_bytes or (0 if on_gpu else CPU_BYTES)
+        self._models: ModelCache[Whisper] = ModelCache(self._load, Room(limit, self._free_bytes, _size))
 
     def preload(self, model: str) -> None:
         """Load a model before its first chunk arrives."""
-        self._load(model_names.model_of(model, self._settings))
+        self._models.get(self._kind(model_names.model_of(model, self._settings)))
 
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         """Transcribe one chunk (see Engine).
@@ -98,18 +99,18 @@ class FasterWhisperEngine:
         options = work.options
         name = model_names.model_of(work.model, self._settings)
         model_names.check_language(name, options.language, options.task, options.multilingual)
-        model = self._load(name)
+        kind = self._kind(name)
+        model = self._models.get(kind)
         if not model.is_multilingual:
             model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
         spans = speech_spans(audio, options.vad_parameters)
         windows = pack_windows(spans, limit_ms=WINDOW_MS)
         if not windows:
             return ChunkResult(work.index, ())
-        with _named_failures():
-            language = options.language or model.detect_language(speech_of(audio, windows[0]))
+        language = options.language or self._language(kind, speech_of(audio, windows[0]))
         options = replace(options, language=language)
         batch_size = work.batch_size or self._settings.batch_size
-        words = self._decode(model, audio, windows, options, on_window, batch_size=batch_size)
+        words = self._decode(kind, audio, windows, options, on_window, batch_size=batch_size)
         segments = segments_from_words(words)
         return ChunkResult(
             index=work.index,
@@ -118,36 +119,45 @@ class FasterWhisperEngine:
             speech_ms=_length_ms(spans),
         )
 
-    def _load(self, name: str) -> "Whisper":
-        """The model, from memory if it is there."""
-        from tasks.whisper import Whisper  # noqa: PLC0415 - loads CTranslate2
-
+    def _kind(self, name: str) -> Kind:
         settings = self._settings
         # Only the operator may name a path.
-        path = models.resolve(name, settings.model_dir, allow_path=name == settings.model)
+        own = name in (settings.model, *settings.preload_models)
         device = model_names.detect_device(settings.device)
         compute_type = settings.compute_type
         if compute_type == "default":
             compute_type = "float16" if device == "cuda" else "int8"
-        key = path, device, compute_type
-        model = self._models.pop(key, None)
-        if model is None:
-            while len(self._models) >= MAX_MODELS:
-                del self._models[next(iter(self._models))]
-            with _named_failures(loading=name):
-                model = Whisper(
-                    path,
-                    device=device,
-                    device_index=self._device_index,
-                    compute_type=compute_type,
-                    threads=settings.threads,
-                )
-        self._models[key] = model
-        return model
+        return Kind(models.resolve(name, settings.model_dir, allow_path=own), device, compute_type)
+
+    def _load(self, kind: Kind) -> "Whisper":
+        from tasks.whisper import Whisper  # noqa: PLC0415 - loads CTranslate2
+
+        with named_failures(loading=kind.path.name):
+            return Whisper(
+                kind.path,
+                device=kind.device,
+                device_index=self._device_index,
+                compute_type=kind.compute_type,
+                threads=self._settings.threads,
+            )
+
+    def _free_bytes(self) -> int | None:
+        from tasks.whisper import gpu_number  # noqa: PLC0415 - loads CTranslate2
+
+        return free_gpu_bytes(gpu_number(self._device_index))
+
+    def _language(self, kind: Kind, window: Audio) -> str:
+        """The most probable language of a window."""
+        while True:
+            try:
+                with named_failures():
+                    return self._models.get(kind).detect_language(window)
+            except OutOfMemory as error:
+                self._models.less(kind, 1, error)
 
     def _decode(
         self,
-        model: "Whisper",
+        kind: Kind,
         audio: Audio,
         windows: Sequence[Window],
         options: Options,
@@ -155,22 +165,21 @@ class FasterWhisperEngine:
         *,
         batch_size: int,
     ) -> list[Word]:
-        """Decode all windows in batches, in smaller ones from the first that does not fit in memory."""
+        """Decode all windows in batches, with less from the first that does not fit (ModelCache.less)."""
         from tasks.whisper import speech_of  # noqa: PLC0415 - loads CTranslate2
 
         words: list[Word] = []
         pending = list(windows)
         done = 0
-        on_window(done, len(pending), min(batch_size, len(pending)))
+        on_window(done, len(pending), min(self._models.batch_size(kind, batch_size), len(pending)))
         while pending:
-            batch = pending[:batch_size]
+            batch = pending[: self._models.batch_size(kind, batch_size)]
             try:
-                with _named_failures():
+                with named_failures():
+                    model = self._models.get(kind)
                     spoken = model.decode([speech_of(audio, window) for window in batch], options)
-            except OutOfMemory:
-                if len(batch) == 1:
-                    raise
-                batch_size = len(batch) // 2
+            except OutOfMemory as error:
+                self._models.less(kind, len(batch), error)
                 continue
             pending = pending[len(batch) :]
             for window, said in zip(batch, spoken, strict=True):
@@ -180,30 +189,13 @@ class FasterWhisperEngine:
                 words += kept
                 pending += rest
             done += len(batch)
-            on_window(done, done + len(pending), min(batch_size, len(pending)))
+            following = min(self._models.batch_size(kind, batch_size), len(pending))
+            on_window(done, done + len(pending), following)
         return sorted(words, key=lambda word: word.start_ms)
 
 
-class OutOfMemory(EngineFailed):
-    """The device has no memory left for a single window: use a smaller model or compute type."""
-
-
-@contextmanager
-def _named_failures(loading: str = "") -> Iterator[None]:
-    """Turn what CTranslate2 raises into our errors; `loading` is the model that is being loaded."""
-    try:
-        yield
-    except (RuntimeError, ValueError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        if isinstance(error, MemoryError) or "out of memory" in reason or "ALLOC_FAILED" in reason:
-            raise OutOfMemory(f"{OutOfMemory.__doc__} ({reason})") from error
-        if not loading:
-            raise EngineFailed(f"The model failed while decoding: {reason}") from error
-        if "compute type" in reason:
-            raise ConfigurationError(f"LONGHAND_COMPUTE_TYPE does not suit this device: {reason}") from error
-        if "CUDA" in reason or "cuDNN" in reason:
-            raise EngineFailed(f"The GPU cannot be used: {reason}") from error
-        raise UnknownModel(f"Model {loading!r} cannot be loaded: {reason}") from error
+def _size(kind: Kind) -> int:
+    return estimated_bytes(kind.path, kind.compute_type)
 
 
 def accept(window: Window, words: Sequence[Word], placed: list[Word]) -> tuple[list[Word], list[Window]]:

@@ -11,6 +11,7 @@ from tasks import models
 from tasks.engine import Audio, ChunkWork, FasterWhisperEngine
 from tasks.errors import EngineFailed, LeaseLost
 from tasks.job import Options
+from tasks.model_cache import Kind
 from tasks.settings import Settings
 from tasks.transcript import Word
 from tasks.whisper import Whisper
@@ -70,7 +71,7 @@ class EngineOf(FasterWhisperEngine):
         super().__init__(Settings(device="cpu", batch_size=batch_size))
         self.model = model
 
-    def _load(self, name: str) -> Whisper:  # noqa: ARG002
+    def _load(self, kind: Kind) -> Whisper:  # noqa: ARG002
         return self.model
 
 

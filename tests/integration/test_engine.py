@@ -1,5 +1,6 @@
 """The real engine on real speech: words in time, every option honoured, models kept and refused."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -172,21 +173,40 @@ def test_what_cannot_be_done_is_refused(
 
 
 def test_a_model_is_loaded_once(engine: FasterWhisperEngine) -> None:
-    engine.preload("tiny.en")
-    first = engine._models.copy()
-    engine.preload("Systran/faster-whisper-tiny.en")
-    engine.preload("")
-    assert list(engine._models.values()) == list(first.values())
+    for name in ("tiny.en", "Systran/faster-whisper-tiny.en", ""):
+        engine.preload(name)
+    assert len(engine._models.kinds) == 1
 
 
 def test_old_models_make_room(tmp_path: Path) -> None:
     original = models.resolve("tiny.en", None, download=False)
     for name in ("a.en", "b.en", "c.en"):
         (tmp_path / name).symlink_to(original)
-    engine = FasterWhisperEngine(Settings(device="cpu", model_dir=tmp_path))
+    # As int8 each takes about 38 MB.
+    engine = FasterWhisperEngine(Settings(device="cpu", model_dir=tmp_path, model_memory_bytes=100 * 1024**2))
     for name in ("a.en", "b.en", "a.en", "c.en"):
         engine.preload(name)
-    assert [path.name for path, _, _ in engine._models] == ["a.en", "c.en"]
+    assert [kind.path.name for kind in engine._models.kinds] == ["a.en", "c.en"]
+
+
+def resident_bytes() -> int:
+    """Of this process; the second figure of statm counts pages."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_model_that_is_dropped_gives_its_memory_back(tmp_path: Path) -> None:
+    original = models.resolve("tiny.en", None, download=False)
+    for number in range(8):
+        (tmp_path / f"{number}.en").symlink_to(original)
+    # As float32 each takes about 150 MB.
+    settings = Settings(device="cpu", compute_type="float32", model_dir=tmp_path, model_memory_bytes=1)
+    engine = FasterWhisperEngine(settings)
+    for number in range(2):
+        engine.preload(f"{number}.en")
+    before = resident_bytes()
+    for number in range(2, 8):
+        engine.preload(f"{number}.en")
+    assert resident_bytes() - before < 200 * 1024**2
 
 
 def test_a_broken_model_is_named(tmp_path: Path) -> None:

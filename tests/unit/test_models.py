@@ -5,9 +5,26 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from tasks.errors import ConfigurationError, InvalidInput, LonghandError, ModelLanguage, UnknownModel
+from tasks.errors import (
+    ConfigurationError,
+    InvalidInput,
+    LonghandError,
+    ModelLanguage,
+    ModelNotAllowed,
+    UnknownModel,
+)
 from tasks.job import is_english_only
-from tasks.model_names import LANGUAGES, check_language, default_model, detect_device, model_of
+from tasks.model_names import (
+    DEFAULT_MODELS,
+    LANGUAGES,
+    allowed_models,
+    check_allowed,
+    check_language,
+    default_model,
+    detect_device,
+    model_of,
+    models_to_load,
+)
 from tasks.models import resolve
 from tasks.settings import Settings
 
@@ -152,6 +169,67 @@ def test_the_model_of_a_job_that_names_none() -> None:
     assert model_of("", Settings(device="cuda")) == "ivrit-ai/whisper-large-v3-turbo-ct2"
     assert model_of("", Settings(model="small")) == "small"
     assert model_of("base", Settings(model="small")) == "base"
+
+
+def test_what_is_loaded_before_the_first_chunk() -> None:
+    assert models_to_load(Settings(device="cpu")) == ("tiny.en",)
+    assert models_to_load(Settings(device="cpu", model="small")) == ("small",)
+    assert models_to_load(Settings(model="small", preload_models=("base", "small"))) == ("base", "small")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "tiny", "large-v3", "turbo", "distil-large-v3.5", "Systran/faster-whisper-tiny.en"),
+        *("ivrit-ai/whisper-large-v3-ct2", "ivrit-ai/whisper-large-v3-turbo-ct2"),
+        *("ivrit-ai/yi-whisper-large-v3-ct2", "ivrit-ai/yi-whisper-large-v3-turbo-ct2"),
+    ],
+)
+def test_clients_may_name_the_stock_sizes_and_those_of_ivrit(name: str) -> None:
+    check_allowed(name, Settings())
+
+
+@pytest.mark.parametrize("name", ["somebody/model", "enormous", "../../etc/passwd", "/models/mine", "Tiny"])
+def test_another_model_is_refused_with_the_list(name: str) -> None:
+    with pytest.raises(ModelNotAllowed) as caught:
+        check_allowed(name, Settings(model="/models/mine-too"))
+    assert caught.value.code == "model_not_allowed"
+    assert {model for model in DEFAULT_MODELS if model not in str(caught.value)} == set()
+    assert "mine-too" not in str(caught.value), "a client learns nothing of this machine's folders"
+
+
+def test_the_operators_own_models_are_always_allowed() -> None:
+    endpoints = ("he:model=our/hebrew", "plain")
+    settings = Settings(
+        model="/models/mine", endpoints=endpoints, preload_models=("our/warm",), allowed_models=("tiny",)
+    )
+    assert allowed_models(settings) == ("/models/mine", "our/hebrew", "our/warm", "tiny")
+    for name in allowed_models(settings):
+        check_allowed(name, settings)
+    # The list is in place of the default one.
+    with pytest.raises(ModelNotAllowed):
+        check_allowed("base", settings)
+
+
+def test_models_are_added_to_the_default_list_or_none_is_refused() -> None:
+    added = Settings(allowed_models=("default", "our/model"))
+    check_allowed("our/model", added)
+    check_allowed("base", added)
+    with pytest.raises(ModelNotAllowed, match="our/model"):
+        check_allowed("their/model", added)
+    check_allowed("their/model", Settings(allowed_models=("*",)))
+
+
+def test_a_model_in_the_model_dir_is_allowed(tmp_path: Path) -> None:
+    make_model(tmp_path / "models" / "mine")
+    make_model(tmp_path / "beside")
+    (tmp_path / "models" / "no-model").mkdir()
+    settings = Settings(model_dir=tmp_path / "models")
+    check_allowed("mine", settings)
+    check_allowed("owner/mine", settings)
+    for name in ("no-model", "../beside", str(tmp_path / "models" / "mine")):
+        with pytest.raises(ModelNotAllowed):
+            check_allowed(name, settings)
 
 
 def test_english_only_by_name() -> None:
