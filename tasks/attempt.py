@@ -119,7 +119,9 @@ def _give_back(context: Context, lease: Lease, error: LonghandError) -> None:
     if isinstance(error, ENDS_THE_JOB):
         fail_job(context, lease.job_id, error, lease)
         return
-    outcome = context.leases.release(lease, error, context.settings.attempt_delay_ms)
+    # What is not the unit's fault, others may begin at once.
+    charge, delay_ms = (error, context.settings.attempt_delay_ms) if error.charged else (None, 0)
+    outcome = context.leases.release(lease, charge, delay_ms)
     if outcome == "exhausted":
         fail_job(context, lease.job_id, error, lease)
     elif outcome == "complete":

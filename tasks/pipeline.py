@@ -3,6 +3,9 @@
 A message names a unit of work and nothing else; attempt() claims it in Redis, which is where the truth is.
 """
 
+import functools
+import sys
+import time
 from dataclasses import replace
 
 import structlog
@@ -15,6 +18,7 @@ from tasks.context import Context, Stage, engine_of_process
 from tasks.deliver import drain
 from tasks.engine import ChunkWork
 from tasks.errors import InvalidInput, LeaseLost
+from tasks.fitness import UNFIT, Fitness
 from tasks.heartbeat import Heartbeat
 from tasks.ingest import ingest_recording
 from tasks.job import Job, Request
@@ -48,15 +52,36 @@ def ingest(self: Stage, job_id: str) -> str:
 @shared_task(name=app.TRANSCRIBE, bind=True, base=Stage, throws=(AttemptFailed,))
 def transcribe_chunk(self: Stage, job_id: str, index: int) -> str:
     """Transcribe one chunk and commit its result; the commit that completes the job rings for assemble."""
-    context = self.context
+    context, fitness = self.context, fitness_of_process()
+    failures = fitness.failures
 
     def work(lease: Lease, heartbeat: Heartbeat) -> None:
-        _transcribe(context, lease, index, heartbeat)
+        with fitness:
+            _transcribe(context, lease, index, heartbeat)
 
     try:
         return attempt(context, job_id, leases.TRANSCRIBE, str(index), work)
     finally:
-        context.bells.chunks()
+        try:
+            context.bells.chunks()
+        finally:
+            _end_if_unfit(context, fitness)
+        if fitness.failures > failures:
+            # Until it is handed out again, so that another process may get it, if any is free.
+            time.sleep((context.settings.attempt_delay_ms + 2 * context.settings.reap_ms) / 1000)
+
+
+def _end_if_unfit(context: Context, fitness: Fitness) -> None:
+    """End this process, so that a clean one takes its place. What it had in hand is given back already."""
+    if fitness.ends:
+        log.error("process_unfit", why=fitness.ends, worker=context.worker)
+        sys.exit(UNFIT)
+
+
+@functools.cache
+def fitness_of_process() -> Fitness:
+    """How the attempts of this process have ended."""
+    return Fitness()
 
 
 def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat) -> None:
