@@ -36,7 +36,8 @@ OnWindow = Callable[[int, int, int], None]
 class ChunkWork:
     """What to do with a chunk that starts at `start_ms` of its recording; `model` "" is the default one.
 
-    `batch_size` windows are decoded together at most; None: as many as the settings say.
+    `batch_size` windows are decoded together at most; None: as many as the settings say. `speech` is where
+    somebody speaks in it, if that was found before: see Engine.prepare.
     """
 
     index: int
@@ -44,6 +45,7 @@ class ChunkWork:
     model: str
     options: Options
     batch_size: int | None = None
+    speech: tuple[Span, ...] | None = None
 
 
 class Engine(Protocol):
@@ -51,6 +53,9 @@ class Engine(Protocol):
 
     def preload(self, model: str) -> None:
         """Load a model before its first chunk arrives."""
+
+    def prepare(self, audio: Audio, work: ChunkWork) -> ChunkWork:
+        """Do for `transcribe` what needs no model. May run in another thread while that has another chunk."""
 
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         """Transcribe 16 kHz mono samples in [-1, 1].
@@ -88,13 +93,17 @@ class FasterWhisperEngine:
         """Load a model before its first chunk arrives."""
         self._models.get(self._kind(model_names.model_of(model, self._settings)))
 
+    def prepare(self, audio: Audio, work: ChunkWork) -> ChunkWork:
+        """Find where somebody speaks."""
+        return replace(work, speech=_speech(audio, work))
+
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         """Transcribe one chunk (see Engine).
 
         Raises UnknownOption, InvalidInput, ModelLanguage, UnknownModel or ConfigurationError for what cannot
         be done, EngineFailed for what went wrong.
         """
-        from tasks.whisper import WINDOW_MS, speech_of, speech_spans  # noqa: PLC0415 - loads CTranslate2
+        from tasks.whisper import WINDOW_MS, speech_of  # noqa: PLC0415 - loads CTranslate2
 
         options = work.options
         name = model_names.model_of(work.model, self._settings)
@@ -103,7 +112,7 @@ class FasterWhisperEngine:
         model = self._models.get(kind)
         if not model.is_multilingual:
             model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
-        spans = speech_spans(audio, options.vad_parameters)
+        spans = _speech(audio, work) if work.speech is None else work.speech
         windows = pack_windows(spans, limit_ms=WINDOW_MS)
         if not windows:
             return ChunkResult(work.index, ())
@@ -192,6 +201,12 @@ class FasterWhisperEngine:
             following = min(self._models.batch_size(kind, batch_size), len(pending))
             on_window(done, done + len(pending), following)
         return sorted(words, key=lambda word: word.start_ms)
+
+
+def _speech(audio: Audio, work: ChunkWork) -> tuple[Span, ...]:
+    from tasks.whisper import speech_spans  # noqa: PLC0415 - loads CTranslate2
+
+    return tuple(speech_spans(audio, work.options.vad_parameters))
 
 
 def _size(kind: Kind) -> int:

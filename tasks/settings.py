@@ -112,6 +112,8 @@ class Settings(BaseModel):
     preload_models: Names = ()
     # Of one process, for loaded models; 0: 2 GiB on a CPU, on a GPU what it has free.
     model_memory_bytes: int = Field(0, ge=0)
+    # Prepare the next chunk while one is decoded; auto: where models run on a GPU.
+    prefetch: Literal["auto", "on", "off"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_type: str = "default"
     batch_size: int = Field(8, ge=1)

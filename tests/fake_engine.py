@@ -53,6 +53,9 @@ class FakeEngine:
         if kind == "broken" or waits or (kind == "broken-on" and int(file) == self.device_index):
             raise EngineFailed("the fake engine was told that its model is broken")
 
+    def prepare(self, audio: Audio, work: ChunkWork) -> ChunkWork:  # noqa: ARG002
+        return work
+
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         segments = []
         part = max(1, len(audio) // WINDOWS)

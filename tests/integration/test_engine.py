@@ -209,6 +209,19 @@ def test_a_model_that_is_dropped_gives_its_memory_back(tmp_path: Path) -> None:
     assert resident_bytes() - before < 200 * 1024**2
 
 
+def test_speech_that_was_found_before_is_not_looked_for_again(
+    engine: FasterWhisperEngine, speech: Audio, plain: dict[int, ChunkResult]
+) -> None:
+    work = ChunkWork(3, 0, "tiny.en", FAST)
+    prepared = engine.prepare(speech, work)
+    assert prepared.speech
+    assert engine.transcribe(speech, prepared, no_report) == plain[1]
+    none = replace(work, speech=())
+    assert engine.transcribe(speech, none, no_report).segments == ()
+    strict = replace(FAST, vad_parameters={"threshold": 1.1})
+    assert engine.prepare(speech, replace(work, options=strict)).speech == ()
+
+
 def test_a_broken_model_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "broken.en"
     folder.mkdir()

@@ -41,6 +41,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "allowed_models": ("tiny, a/b", ("tiny", "a/b")),
     "preload_models": ("tiny, a/b", ("tiny", "a/b")),
     "model_memory_bytes": ("7", 7),
+    "prefetch": ("on", "on"),
     "device": ("cpu", "cpu"),
     "compute_type": ("int8", "int8"),
     "batch_size": ("3", 3),
