@@ -126,6 +126,13 @@ class UnknownModel(LonghandError):
     code = "unknown_model"
 
 
+class ModelUnavailable(LonghandError):
+    """The model could not be fetched for now: try again later."""
+
+    code = "model_unavailable"
+    retryable = True
+
+
 class ModelNotAllowed(InvalidInput):
     """The model is not one of those that this installation offers."""
 

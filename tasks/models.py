@@ -4,9 +4,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HfHubHTTPError,
+    HTTPError,
+    OfflineModeIsEnabled,
+)
 
-from tasks.errors import UnknownModel
+from tasks.errors import ModelUnavailable, UnknownModel
 from tasks.model_names import REPOSITORIES, is_model, is_plain, places_in
 
 # Repositories whose files also come as an installed Python package: package, folder in it.
@@ -19,7 +23,7 @@ def resolve(name: str, model_dir: Path | None, *, download: bool = True, allow_p
     """The folder of a model: local, in `model_dir`, in an installed package, cached, or from the hub.
 
     Only with `allow_path` may the name be a path: one that a client sends must not reach the whole disk.
-    Raises UnknownModel, naming everything that was tried.
+    Raises UnknownModel, naming everything that was tried, or ModelUnavailable where the hub might have it.
     """
     tried = []
     if allow_path:
@@ -64,6 +68,8 @@ def _from_hub(name: str, download: bool, tried: list[str]) -> Path:
         except (OSError, ValueError, HTTPError) as error:
             reason = "" if local_only else f" ({(str(error) or type(error).__name__).splitlines()[0]})"
             tried.append(f"{place}{reason}")
+            if not local_only and _is_passing(error):
+                raise ModelUnavailable(f"{ModelUnavailable.__doc__} {_not_found(name, tried)}") from error
             continue
         if is_model(folder):
             return folder
@@ -71,6 +77,17 @@ def _from_hub(name: str, download: bool, tried: list[str]) -> Path:
     if not download:
         tried.append("no download, because downloads are off")
     raise UnknownModel(_not_found(name, tried))
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether it may be over by the next try: the hub did not answer, or not as it should."""
+    # snapshot_download wraps what it got.
+    for each in (error, error.__cause__):
+        if isinstance(each, ValueError | OfflineModeIsEnabled):
+            return False
+        if isinstance(each, HfHubHTTPError):
+            return each.response.status_code >= 500 or each.response.status_code in (408, 429)
+    return True
 
 
 def _not_found(name: str, tried: list[str]) -> str:

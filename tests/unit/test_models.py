@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tasks.errors import (
     LonghandError,
     ModelLanguage,
     ModelNotAllowed,
+    ModelUnavailable,
     UnknownModel,
 )
 from tasks.job import is_english_only
@@ -103,11 +106,53 @@ def test_a_cached_repository_of_another_kind_is_refused(cache: Path) -> None:
 
 
 def test_the_error_names_everything_that_was_tried(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModel) as caught:
+    with pytest.raises(ModelUnavailable) as caught:
         resolve("owner/absent", tmp_path)
+    assert caught.value.retryable, "a hub that does not answer may do so later"
     for place in ("owner/absent in LONGHAND_MODEL_DIR", "absent in LONGHAND_MODEL_DIR", "cache", "hub ("):
         assert place in str(caught.value)
     assert str(tmp_path) not in str(caught.value), "a client learns nothing of this machine's folders"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (404, "RepoNotFound", UnknownModel),
+        (401, "", UnknownModel),
+        (403, "GatedRepo", UnknownModel),
+        (503, "", ModelUnavailable),
+        (429, "", ModelUnavailable),
+    ],
+)
+def test_what_the_hub_answers_tells_whether_to_try_again(
+    monkeypatch: pytest.MonkeyPatch, status: int, code: str, error: type[LonghandError]
+) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(LonghandError) as caught:
+            resolve("owner/absent", None)
+        server.shutdown()
+    assert type(caught.value) is error, str(caught.value)
+
+
+def test_without_the_hub_only_what_is_there_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UnknownModel, match="hub"):
+        resolve("owner/absent", None)
 
 
 def test_an_unknown_short_name_is_answered_with_the_known_ones() -> None:
