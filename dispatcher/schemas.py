@@ -13,7 +13,7 @@ from tasks.endpoints import Dialect, Endpoint
 from tasks.errors import AddressRefused, InvalidInput, NoSource, UnsupportedOption
 from tasks.guard import check_url, receiver_of
 from tasks.job import Callback, Request
-from tasks.model_names import check_language
+from tasks.model_names import check_allowed, check_language
 from tasks.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
@@ -141,8 +141,8 @@ def parse_callback(
 def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     """Read the input of a job of `endpoint`; "" has what holds for all endpoints.
 
-    Raises InvalidInput and its kinds (no source, unknown or unsupported option or scheme), ModelLanguage
-    and AddressRefused.
+    Raises InvalidInput and its kinds (no source, unknown or unsupported option or scheme, a model that is not
+    offered), ModelLanguage and AddressRefused.
     """
     if not isinstance(raw, dict) or not raw:
         raise InvalidInput("`input` must be an object that names a recording, such as {'url': 'https://…'}")
@@ -162,6 +162,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     model = given.model or defaults.model or settings.model
     check_language(model, options.language, options.task, options.multilingual)
     urls, blobs = _sources(given, args)
+    check_allowed(given.model, settings)
     policy = settings.policy(endpoint)
     for address in (given.webhook_url or args.webhook_url, *(url for url in urls if not is_upload(url))):
         if address:

@@ -106,6 +106,10 @@ class Doorbells:
         for chunk in self._leases.hand_out_chunks():
             self._ring(TRANSCRIBE, (chunk.job_id, chunk.index), shown(chunk))
 
+    def again(self, chunk: HandedOut) -> None:
+        """Ring for a chunk that was handed out before."""
+        self._ring(TRANSCRIBE, (chunk.job_id, chunk.index), shown(chunk))
+
     def assemble(self, job_id: str) -> None:
         self._ring(ASSEMBLE, (job_id,), f"job {job_id}")
 

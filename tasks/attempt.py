@@ -51,15 +51,19 @@ class AttemptFailed(Exception):
     """Shows a failed attempt as a failed task to people who look at Flower; Redis has its state already."""
 
 
-def attempt(context: Context, job_id: str, stage: str, unit: str, work: Work) -> str:
+def attempt(
+    context: Context, job_id: str, stage: str, unit: str, work: Work, *, lease: Lease | None = None
+) -> str:
     """Do the work if the unit is free. It ends as a state in Redis, or as a lease that expires.
 
-    Returns what came of it, for people who look at Flower, or raises AttemptFailed.
+    The caller may have the `lease` already. Returns what came of it, for people who look at Flower, or
+    raises AttemptFailed.
     """
-    lease = context.leases.claim(job_id, stage, unit)
-    if isinstance(lease, Refused):
-        _refused(context, job_id, stage, unit, lease.reason)
-        return f"nothing to do: {lease.reason}"
+    claimed = lease or context.leases.claim(job_id, stage, unit)
+    if isinstance(claimed, Refused):
+        refused(context, job_id, stage, unit, claimed.reason)
+        return f"nothing to do: {claimed.reason}"
+    lease = claimed
     log_ = log.bind(job_id=job_id, stage=stage, unit=unit, attempt=lease.fence)
     try:
         with Heartbeat(context.leases, lease, context.settings) as heartbeat:
@@ -103,7 +107,8 @@ def fail_job(context: Context, job_id: str, error: LonghandError, lease: Lease |
     context.bells.deliver(*receivers)
 
 
-def _refused(context: Context, job_id: str, stage: str, unit: str, reason: str) -> None:
+def refused(context: Context, job_id: str, stage: str, unit: str, reason: str) -> None:
+    """See to what a claim was refused for."""
     if reason == "newer":
         if SELDOM.due(time.monotonic()):
             log.warning("newer_job", job_id=job_id, stage=stage, hint="upgrade this worker")
@@ -119,7 +124,9 @@ def _give_back(context: Context, lease: Lease, error: LonghandError) -> None:
     if isinstance(error, ENDS_THE_JOB):
         fail_job(context, lease.job_id, error, lease)
         return
-    outcome = context.leases.release(lease, error, context.settings.attempt_delay_ms)
+    # What is not the unit's fault, others may begin at once.
+    charge, delay_ms = (error, context.settings.attempt_delay_ms) if error.charged else (None, 0)
+    outcome = context.leases.release(lease, charge, delay_ms)
     if outcome == "exhausted":
         fail_job(context, lease.job_id, error, lease)
     elif outcome == "complete":

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from tasks import app
 from tasks.context import Context
+from tasks.fitness import UNFIT
 from tasks.heartbeat import NUDGE
 from tasks.leases import ENDED, GONE, INGEST, TRANSCRIBE
 from tasks.roles import worker_name
@@ -29,8 +30,8 @@ log = structlog.get_logger()
 LOOK_S = 0.5
 # What a child has to stop by itself once its job has ended.
 GRACE_S = 2.0
-# Exit codes of a child that was told to end: no sign of poison.
-IN_ORDER = (0, -signal.SIGTERM)
+# Exit codes of a child that was told to end, or that ended itself: no sign of poison.
+IN_ORDER = (0, -signal.SIGTERM, UNFIT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,28 @@
 """The engine: makes segments of one chunk's audio. Importing this loads no model and no CTranslate2."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tasks import model_names, models
 from tasks.audio import speech_probabilities
 from tasks.chunks import pack_windows
 from tasks.decode import ChunkDecoder
-from tasks.errors import ConfigurationError, EngineFailed, UnknownModel
+from tasks.device_failures import named_failures
+from tasks.errors import ConfigurationError, OutOfMemory
 from tasks.job import Options
 from tasks.language import Ballot, Elected, elect
+from tasks.model_cache import CPU_BYTES, Kind, ModelCache, Room
+from tasks.model_memory import estimated_bytes, free_gpu_bytes
 from tasks.settings import Settings
-from tasks.speech import VadParameters, listen
+from tasks.speech import Speech, VadParameters, listen
 from tasks.transcript import ChunkResult, most_spoken
 from tasks.windows import SAMPLES_PER_MS, Audio, Window, length_ms, speech_of
 
 if TYPE_CHECKING:
     from tasks.whisper import Whisper
 
-# Models kept loaded in one process; the one that has been idle longest goes first.
-MAX_MODELS = 2
 # What Whisper hears at a time.
 MAX_WINDOW_S = 30
 OnWindow = Callable[[int, int, int], None]
@@ -33,7 +32,8 @@ OnWindow = Callable[[int, int, int], None]
 class ChunkWork:
     """What to do with a chunk that starts at `start_ms` of its recording; `model` "" is the default one.
 
-    `batch_size` windows are decoded together at most; None: as many as the settings say.
+    `batch_size` windows are decoded together at most; None: as many as the settings say. `speech` is where
+    somebody speaks in it, if that was found before: see Engine.prepare.
     """
 
     index: int
@@ -41,6 +41,7 @@ class ChunkWork:
     model: str
     options: Options
     batch_size: int | None = None
+    speech: Speech | None = None
 
 
 class Engine(Protocol):
@@ -48,6 +49,9 @@ class Engine(Protocol):
 
     def preload(self, model: str) -> None:
         """Load a model before its first chunk arrives."""
+
+    def prepare(self, audio: Audio, work: ChunkWork) -> ChunkWork:
+        """Do for `transcribe` what needs no model. May run in another thread while that has another chunk."""
 
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         """Transcribe 16 kHz mono samples in [-1, 1].
@@ -77,11 +81,17 @@ class FasterWhisperEngine:
     def __init__(self, settings: Settings, device_index: int = 0) -> None:
         self._settings = settings
         self._device_index = device_index
-        self._models: dict[tuple[Path, str, str], Whisper] = {}
+        on_gpu = model_names.detect_device(settings.device) == "cuda"
+        limit = settings.model_memory_bytes or (0 if on_gpu else CPU_BYTES)
+        self._models: ModelCache[Whisper] = ModelCache(self._load, Room(limit, self._free_bytes, _size))
 
     def preload(self, model: str) -> None:
         """Load a model before its first chunk arrives."""
-        self._load(model_names.model_of(model, self._settings))
+        self._models.get(self._kind(model_names.model_of(model, self._settings)))
+
+    def prepare(self, audio: Audio, work: ChunkWork) -> ChunkWork:
+        """Find where somebody speaks."""
+        return replace(work, speech=_speech(audio, work))
 
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         """Transcribe one chunk (see Engine).
@@ -92,20 +102,20 @@ class FasterWhisperEngine:
         options = work.options
         name = model_names.model_of(work.model, self._settings)
         model_names.check_language(name, options.language, options.task, options.multilingual)
-        model = self._load(name)
+        kind = self._kind(name)
+        model = self._models.get(kind)
         if not model.is_multilingual:
             model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
-        probabilities = speech_probabilities(audio).tolist()
-        speech = listen(probabilities, len(audio) // SAMPLES_PER_MS, VadParameters.of(options.vad_parameters))
+        speech = work.speech or _speech(audio, work)
         longest_ms = 1000 * min(options.chunk_length or MAX_WINDOW_S, MAX_WINDOW_S)
         windows = pack_windows(speech.spans, limit_ms=longest_ms)
         if not windows:
             return ChunkResult(work.index, ())
-        elected = _elected(model, audio, windows, options)
+        elected = self._elected(kind, audio, windows, options)
         decoder = ChunkDecoder(audio, speech, replace(options, language=elected.language), len(windows))
         limits = work.batch_size, options.batch_size, self._settings.batch_size
         batch_size = min(limit for limit in limits if limit)
-        self._decode(model, decoder, windows, on_window, batch_size=batch_size)
+        self._decode(kind, decoder, windows, on_window, batch_size=batch_size)
         segments = decoder.segments(
             max_ms=self._settings.segment_max_ms, max_chars=self._settings.segment_max_chars
         )
@@ -121,87 +131,83 @@ class FasterWhisperEngine:
             counts=counts,
         )
 
-    def _load(self, name: str) -> "Whisper":
-        """The model, from memory if it is there."""
-        from tasks.whisper import Whisper  # noqa: PLC0415 - loads CTranslate2
-
+    def _kind(self, name: str) -> Kind:
         settings = self._settings
         # Only the operator may name a path.
-        path = models.resolve(name, settings.model_dir, allow_path=name == settings.model)
+        own = name in (settings.model, *settings.preload_models)
         device = model_names.detect_device(settings.device)
         compute_type = settings.compute_type
         if compute_type == "default":
             compute_type = "float16" if device == "cuda" else "int8"
-        key = path, device, compute_type
-        model = self._models.pop(key, None)
-        if model is None:
-            while len(self._models) >= MAX_MODELS:
-                del self._models[next(iter(self._models))]
-            with _named_failures(loading=name):
-                model = Whisper(
-                    path,
-                    device=device,
-                    device_index=self._device_index,
-                    compute_type=compute_type,
-                    threads=settings.threads,
-                )
-        self._models[key] = model
-        return model
+        return Kind(models.resolve(name, settings.model_dir, allow_path=own), device, compute_type)
+
+    def _load(self, kind: Kind) -> "Whisper":
+        from tasks.whisper import Whisper  # noqa: PLC0415 - loads CTranslate2
+
+        with named_failures(loading=kind.path.name):
+            return Whisper(
+                kind.path,
+                device=kind.device,
+                device_index=self._device_index,
+                compute_type=kind.compute_type,
+                threads=self._settings.threads,
+            )
+
+    def _free_bytes(self) -> int | None:
+        from tasks.whisper import gpu_number  # noqa: PLC0415 - loads CTranslate2
+
+        return free_gpu_bytes(gpu_number(self._device_index))
+
+    def _elected(self, kind: Kind, audio: Audio, windows: Sequence[Window], options: Options) -> Elected:
+        """The language that is known, or that the first windows vote for; none where each has its own."""
+        if options.language or options.multilingual:
+            return Elected(options.language or "", 0.0)
+        voters = windows[: options.language_detection_segments]
+        return elect(
+            [Ballot(self._languages(kind, speech_of(audio, each)), length_ms(each)) for each in voters]
+        )
+
+    def _languages(self, kind: Kind, window: Audio) -> Mapping[str, float]:
+        """How probable each language is in a window."""
+        while True:
+            try:
+                with named_failures():
+                    return self._models.get(kind).languages(window)
+            except OutOfMemory as error:
+                self._models.less(kind, 1, error)
 
     def _decode(
         self,
-        model: "Whisper",
+        kind: Kind,
         decoder: ChunkDecoder,
         windows: Sequence[Window],
         on_window: OnWindow,
         *,
         batch_size: int,
     ) -> None:
-        """Decode all windows in batches, in smaller ones from the first that does not fit in memory."""
+        """Decode all windows in batches, with less from the first that does not fit (ModelCache.less)."""
         pending = list(windows)
         done = 0
-        on_window(done, len(pending), min(batch_size, len(pending)))
+        on_window(done, len(pending), min(self._models.batch_size(kind, batch_size), len(pending)))
         while pending:
-            batch = pending[:batch_size]
+            batch = pending[: self._models.batch_size(kind, batch_size)]
             try:
-                with _named_failures():
-                    again = decoder.decode(model, batch)
-            except OutOfMemory:
-                if len(batch) == 1:
-                    raise
-                batch_size = len(batch) // 2
+                with named_failures():
+                    again = decoder.decode(self._models.get(kind), batch)
+            except OutOfMemory as error:
+                self._models.less(kind, len(batch), error)
                 continue
             pending = pending[len(batch) :] + again
             done += len(batch)
-            on_window(done, done + len(pending), min(batch_size, len(pending)))
+            following = min(self._models.batch_size(kind, batch_size), len(pending))
+            on_window(done, done + len(pending), following)
 
 
-def _elected(model: "Whisper", audio: Audio, windows: Sequence[Window], options: Options) -> Elected:
-    """The language that is known, or that the first windows vote for; none where each has its own."""
-    if options.language or options.multilingual:
-        return Elected(options.language or "", 0.0)
-    voters = windows[: options.language_detection_segments]
-    with _named_failures():
-        return elect([Ballot(model.languages(speech_of(audio, each)), length_ms(each)) for each in voters])
+def _speech(audio: Audio, work: ChunkWork) -> Speech:
+    probabilities = speech_probabilities(audio).tolist()
+    parameters = VadParameters.of(work.options.vad_parameters)
+    return listen(probabilities, len(audio) // SAMPLES_PER_MS, parameters)
 
 
-class OutOfMemory(EngineFailed):
-    """The device has no memory left for a single window: use a smaller model or compute type."""
-
-
-@contextmanager
-def _named_failures(loading: str = "") -> Iterator[None]:
-    """Turn what CTranslate2 raises into our errors; `loading` is the model that is being loaded."""
-    try:
-        yield
-    except (RuntimeError, ValueError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        if isinstance(error, MemoryError) or "out of memory" in reason or "ALLOC_FAILED" in reason:
-            raise OutOfMemory(f"{OutOfMemory.__doc__} ({reason})") from error
-        if not loading:
-            raise EngineFailed(f"The model failed while decoding: {reason}") from error
-        if "compute type" in reason:
-            raise ConfigurationError(f"LONGHAND_COMPUTE_TYPE does not suit this device: {reason}") from error
-        if "CUDA" in reason or "cuDNN" in reason:
-            raise EngineFailed(f"The GPU cannot be used: {reason}") from error
-        raise UnknownModel(f"Model {loading!r} cannot be loaded: {reason}") from error
+def _size(kind: Kind) -> int:
+    return estimated_bytes(kind.path, kind.compute_type)

@@ -9,6 +9,8 @@ class LonghandError(Exception):
     code: ClassVar[str] = "internal_error"
     # Whether another attempt of the same stage could end differently.
     retryable: ClassVar[bool] = False
+    # Whether an attempt that ends in it counts as one of the few there are.
+    charged: ClassVar[bool] = True
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or (type(self).__doc__ or ""))
@@ -124,6 +126,19 @@ class UnknownModel(LonghandError):
     code = "unknown_model"
 
 
+class ModelUnavailable(LonghandError):
+    """The model could not be fetched for now: try again later."""
+
+    code = "model_unavailable"
+    retryable = True
+
+
+class ModelNotAllowed(InvalidInput):
+    """The model is not one of those that this installation offers."""
+
+    code = "model_not_allowed"
+
+
 class ModelLanguage(LonghandError):
     """The model does not speak the language that was asked for."""
 
@@ -135,6 +150,16 @@ class EngineFailed(LonghandError):
 
     code = "engine_failed"
     retryable = True
+
+
+class OutOfMemory(EngineFailed):
+    """The device has no memory left for a single window: use a smaller model or compute type."""
+
+
+class DeviceLost(EngineFailed):
+    """The process cannot use its GPU any more, whatever it is given; another one can."""
+
+    charged = False
 
 
 class ChunkFailed(LonghandError):

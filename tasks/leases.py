@@ -44,7 +44,8 @@ class Beat(Enum):
 class Lease:
     """The right to write one unit of a job's work: the stage itself, or a chunk's index.
 
-    `deaths`: how many processes in a row died in the same window of this chunk.
+    `deaths`: how many processes in a row died in the same window of this chunk. `again`: the chunk in whose
+    place it was claimed still waits, and is to be rung for again.
     """
 
     job_id: str
@@ -52,6 +53,7 @@ class Lease:
     unit: str
     fence: str
     deaths: int = 0
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +94,27 @@ class Leases:
         self._scripts = Scripts(client)
         self._settings = settings
 
-    def claim(self, job_id: str, stage: str, unit: str) -> Lease | Refused:
-        """Take the lease on a unit of work for one attempt."""
+    def claim(self, job_id: str, stage: str, unit: str, instead_of: str = "") -> Lease | Refused:
+        """Take the lease on a unit for one attempt; `instead_of` (`job/index`) is what was rung for."""
         settings = self._settings
         # Asking again for the same owner, after a lost answer, gives the same lease.
         owner = f"{self._worker}/{uuid.uuid4().hex}"
         answer = self._scripts(
             "claim",
             *(job_id, stage, unit, owner),
-            *(settings.lease_ms, settings.max_starts, settings.dispatch_ms),
+            *(settings.lease_ms, settings.max_starts, settings.dispatch_ms, instead_of),
         )
         if answer[0] != b"ok":
             return Refused(text(answer[0]))
-        return Lease(job_id, stage, unit, text(answer[1]), int(answer[2]))
+        return Lease(job_id, stage, unit, text(answer[1]), int(answer[2]), bool(int(answer[3])))
+
+    def next_to_prepare(self) -> tuple[str, int] | None:
+        """Job and index of a chunk that waits for a process, and that no other one prepares, if there is any.
+
+        It is not claimed: whoever is free first takes it.
+        """
+        found = self._scripts("ahead", self._worker, self._settings.dispatch_ms)
+        return (text(found[0]), int(found[1])) if found else None
 
     def beat(self, lease: Lease, done_ms: int = 0, windows: Windows | None = None) -> Beat:
         """Renew a lease, and say how much of a chunk's audio is transcribed, and which windows are next."""

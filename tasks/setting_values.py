@@ -97,6 +97,7 @@ CircuitList = Annotated[tuple[PositiveMilliseconds, ...], BeforeValidator(_split
 SecretList = Annotated[tuple[Annotated[str, AfterValidator(_secret)], ...], BeforeValidator(_split)]
 AccountSecrets = Annotated[dict[Annotated[str, AfterValidator(_secret)], str], BeforeValidator(_keys)]
 MillisecondsList = Annotated[tuple[Milliseconds, ...], BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Ports = Annotated[
     tuple[Annotated[int, Field(ge=1, le=65_535)], ...], Field(min_length=1), BeforeValidator(_split)
 ]

@@ -29,6 +29,7 @@ from tasks.setting_values import (
     Login,
     Milliseconds,
     MillisecondsList,
+    Names,
     Ports,
     PositiveMilliseconds,
     RateLimits,
@@ -105,6 +106,14 @@ class Settings(BaseModel):
     model_dir: Path | None = None
     # The model of a job that names none; empty: by device (tasks/models.py).
     model: str = ""
+    # What a job may name beside it; `default` stands for tasks/model_names.py's list, `*` for any.
+    allowed_models: Names = ("default",)
+    # What a worker loads at its start, the most important first; empty: the default one.
+    preload_models: Names = ()
+    # Of one process, for loaded models; 0: 2 GiB on a CPU, on a GPU what it has free.
+    model_memory_bytes: int = Field(0, ge=0)
+    # Prepare the next chunk while one is decoded; auto: where models run on a GPU.
+    prefetch: Literal["auto", "on", "off"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_type: str = "default"
     batch_size: int = Field(8, ge=1)
@@ -224,6 +233,11 @@ class Settings(BaseModel):
         """The retention of the endpoint that keeps its jobs longest."""
         own = [endpoint.retention_ms for endpoint in endpoints_of(self.endpoints).values()]
         return max(self.retention_ms if one is None else one for one in own)
+
+    @property
+    def endpoint_models(self) -> list[str]:
+        """The default models of endpoints that have their own."""
+        return [endpoint.model for endpoint in endpoints_of(self.endpoints).values() if endpoint.model]
 
     @property
     def endpoint_names(self) -> list[str]:

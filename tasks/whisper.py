@@ -42,6 +42,11 @@ class Heard:
     frames: tuple[int, ...]
 
 
+def gpu_number(child: int) -> int:
+    """Child 0 of a worker takes the first GPU, child 1 the second, and round again."""
+    return child % max(1, int(get_cuda_device_count()))
+
+
 class Whisper:
     """One loaded model. It keeps no options: all of them come with each call."""
 
@@ -51,11 +56,14 @@ class Whisper:
         self._model: Any = WhisperModel(
             str(path),
             device=device,
-            # Child 0 of a worker takes the first GPU, child 1 the second, and round again.
-            device_index=device_index % max(1, get_cuda_device_count()),
+            device_index=gpu_number(device_index),
             compute_type=compute_type,
             cpu_threads=threads,
         )
+
+    def unload(self) -> None:
+        """Give its memory back; it is not used any more."""
+        self._model.model.unload_model()
 
     @property
     def is_multilingual(self) -> bool:

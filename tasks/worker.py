@@ -1,7 +1,7 @@
 """`python -m tasks.worker ROLE`: one Celery worker, whose role says which stages it runs.
 
-Its parent reaps and never loads a model; its spawned children do. The parent fetches the model first, since
-a child's start is limited in time.
+Its parent reaps and never loads a model; its spawned children do. The parent fetches models first, since a
+child's start is limited in time.
 """
 
 import contextlib
@@ -30,6 +30,8 @@ from tasks import app, context, heartbeat, model_names, models, reaper, scratch
 from tasks.blobs import Blobs
 from tasks.children import Children
 from tasks.errors import LonghandError
+from tasks.fitness import UNFIT
+from tasks.intake import Intake
 from tasks.leases import Leases
 from tasks.logs import start_logging
 from tasks.memory import limit_memory, settle
@@ -41,6 +43,9 @@ from tasks.settings import Settings, refuse_telemetry
 from tasks.store import Store
 
 log = structlog.get_logger()
+
+# A process that cannot load its models ends after so long, and another one tries.
+RELOAD_S = 10.0
 
 
 @setup_logging.connect
@@ -56,11 +61,24 @@ def open_child(**_: object) -> None:
     role = current_app.conf.longhand_role
     child = context.of_process()
     if role == "transcribe":
-        context.engine_of_process().preload(child.settings.model)
+        load_models(child.settings)
     if role == "io":
         limit_memory(child.settings.ingest_memory_bytes)
     settle()
     _keep_slot(child, ROLES[role].slot_stage_of(context.child_index()), lambda work: work())
+
+
+def load_models(settings: Settings) -> None:
+    """Load what is configured. A process that cannot ends before it is up, and so never takes a chunk."""
+    try:
+        # What is used last is dropped last where not all fit.
+        for model in reversed(model_names.models_to_load(settings)):
+            context.engine_of_process().preload(model)
+    except Exception as error:  # the edge of a process' start: Celery would let it work
+        log.exception("models_not_loaded", error=str(error), again_in_s=RELOAD_S)
+        time.sleep(RELOAD_S)
+        # Not by SystemExit: Celery would hold that back, too.
+        os._exit(UNFIT)
 
 
 @worker_ready.connect
@@ -136,7 +154,8 @@ def check(settings: Settings, role: str) -> None:
     if role == "io":
         scratch.check(settings.scratch_path)
     if role == "transcribe" and settings.engine == Settings.model_fields["engine"].default:
-        models.resolve(model_names.model_of("", settings), settings.model_dir, allow_path=True)
+        for model in model_names.models_to_load(settings):
+            models.resolve(model, settings.model_dir, allow_path=True)
     if role == "deliver" and not settings.signing_secrets(""):
         log.warning("webhooks_unsigned", warning="WEBHOOK_SECRET is not set: webhooks carry no signature")
 
@@ -153,6 +172,7 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     stop = threading.Event()
     threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()
     if ROLES[role].pool == "prefork":
+        celery_app.steps["consumer"].add(Intake)
         watch_children(parent, stop)
     report(parent, role, ROLES[role].slots(concurrency), stop)
     arguments = [

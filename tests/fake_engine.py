@@ -8,10 +8,13 @@ exists; FILE gets a line with the batch size that was asked for. `grip:1:FILE` s
 until FILE exists, with Python's lock in its hands; `deaf:1:FILE` likewise without the lock.
 `gate:1:FILE` waits in the last window of chunk 1 until FILE.open exists, in its first attempt only.
 `hold:1:7000` keeps Python's lock for 7 s in C, once on chunk 1.
+`lost:1:FILE` loses its GPU on chunk 1 until FILE exists. `sick:FILE`: the first process to come fails on
+whatever it is given; FILE holds its id.
 `long:9000` says so many letters more in each window, `words:200` so many words.
-The model `broken` fails to load.
+The model `broken` fails to load, `broken-until:FILE` until FILE exists, `broken-on:1` on the second device.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -23,12 +26,19 @@ from pathlib import Path
 import numpy as np
 
 from tasks.engine import ChunkWork, OnWindow
-from tasks.errors import EngineFailed
+from tasks.errors import DeviceLost, EngineFailed
 from tasks.settings import Settings
 from tasks.transcript import ChunkResult, Segment, Word
 from tasks.windows import Audio
 
 WINDOWS = 4
+RAISED: dict[str, tuple[type[Exception], str]] = {
+    "lost": (DeviceLost, ""),
+    "crash": (RuntimeError, "nobody foresaw this"),
+    "fail": (EngineFailed, "the fake engine was told to fail"),
+    "fail-once": (EngineFailed, "the fake engine was told to fail"),
+    "fail-until": (EngineFailed, "the fake engine was told to fail for now"),
+}
 
 
 class FakeEngine:
@@ -39,8 +49,13 @@ class FakeEngine:
         self.device_index = device_index
 
     def preload(self, model: str) -> None:
-        if model == "broken":
+        kind, _, file = model.partition(":")
+        waits = kind == "broken-until" and not Path(file).exists()
+        if kind == "broken" or waits or (kind == "broken-on" and int(file) == self.device_index):
             raise EngineFailed("the fake engine was told that its model is broken")
+
+    def prepare(self, audio: Audio, work: ChunkWork) -> ChunkWork:  # noqa: ARG002
+        return work
 
     def transcribe(self, audio: Audio, work: ChunkWork, on_window: OnWindow) -> ChunkResult:
         segments = []
@@ -61,6 +76,9 @@ class FakeEngine:
         if kind == "slow":
             time.sleep(int(rest) / 1000)
             return
+        if kind == "sick":
+            _be_sick(Path(rest))
+            return
         index, _, marker = rest.partition(":")
         if kind in ONE_WINDOW:
             ONE_WINDOW[kind](work, window, index, marker)
@@ -69,12 +87,9 @@ class FakeEngine:
             return
         if marker and kind != "fail-until":
             Path(marker).write_text(str(os.getpid()))
-        if kind == "crash":
-            raise RuntimeError("nobody foresaw this")
-        if kind == "fail-until":
-            raise EngineFailed("the fake engine was told to fail for now")
-        if kind in ("fail", "fail-once"):
-            raise EngineFailed("the fake engine was told to fail")
+        if kind in RAISED:
+            error, message = RAISED[kind]
+            raise error(message)
         if kind == "hang":
             while True:
                 signal.pause()
@@ -87,6 +102,13 @@ class FakeEngine:
             native.pthread_mutex_lock(mutex)
         if kind == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _be_sick(marker: Path) -> None:
+    with contextlib.suppress(FileExistsError), marker.open("x") as file:
+        file.write(str(os.getpid()))
+    if marker.read_text() == str(os.getpid()):
+        raise EngineFailed("the fake engine was told that this process is sick")
 
 
 def _wait_at(work: ChunkWork, window: int, index: str, rest: str) -> None:

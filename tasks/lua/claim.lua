@@ -1,6 +1,7 @@
--- Take a lease on one unit of work. ARGV: job, stage, unit, owner, lease_ms, max_starts, dispatch_ms.
+-- Take a lease on one unit of work. ARGV: job, stage, unit, owner, lease_ms, max_starts, dispatch_ms,
+-- instead_of (`job/index` of the chunk that was rung for, where this one is prepared; or '').
 -- A task message is only a hint: lost, doubled and late ones end here, harmlessly.
--- Returns {'ok', fence, deaths in a row in one window} or {why not}: gone, done, dead, held, unknown, early (not all of it has ended), newer (than
+-- Returns {'ok', fence, deaths in a row in one window, 1 if that other chunk still waits: ring for it again} or {why not}: gone, done, dead, held, unknown, early (not all of it has ended), newer (than
 -- these scripts: the unit is set aside for a worker that knows it), worn
 -- (started too often: the caller fails the job), or 'complete' (a worn chunk was given up and was the last: ring
 -- assemble).
@@ -36,11 +37,30 @@ local function begin(id, timeout_ms)
   wake(id)
 end
 
+-- The longest that a chunk takes.
+local INSTEAD_MS = 86400000
 local member, held_by = job .. '/' .. unit, redis.call('HGET', leases, unit .. ':owner')
 local expiry = tonumber(redis.call('ZSCORE', leases_key(stage), member) or '0')
 -- The same owner asks twice when the reply to its first question was lost.
 local function granted()
-  return {'ok', redis.call('HGET', leases, unit), redis.call('HGET', leases, unit .. ':deaths') or '0'}
+  local again, instead_of = 0, ARGV[8] or ''
+  if stage == 'transcribe' then
+    -- For the parent of the process, who knows from the message what it has in hand.
+    local key = 'lh:instead:' .. (string.match(owner, '^(.*)/') or owner)
+    if instead_of == '' then
+      redis.call('DEL', key)
+    else
+      redis.call('SET', key, instead_of .. ' ' .. member, 'PX', INSTEAD_MS)
+      local other_job, other = parts(instead_of)
+      local waits = redis.call('ZSCORE', leases_key(stage), instead_of)
+      if waits and redis.call('HEXISTS', job_key(other_job, 'leases'), other .. ':owner') == 0 then
+        redis.call('ZADD', leases_key(stage), now + ARGV[7], instead_of)
+        again = 1
+      end
+    end
+  end
+  local deaths = redis.call('HGET', leases, unit .. ':deaths') or '0'
+  return {'ok', redis.call('HGET', leases, unit), deaths, again}
 end
 if held_by == owner then return granted() end
 if held_by and expiry > now then return {'held'} end

@@ -3,6 +3,12 @@
 local now, found = now_ms(), {}
 for place = 1, #ARGV, 4 do
   local job, stage, unit, process = ARGV[place], ARGV[place + 1], ARGV[place + 2], ARGV[place + 3]
+  local instead = stage == 'transcribe' and redis.call('GET', 'lh:instead:' .. process)
+  if instead then
+    -- It claimed another chunk than the one that its message names (claim.lua).
+    local named, claimed = string.match(instead, '^(%S+) (%S+)$')
+    if named == job .. '/' .. unit then job, unit = parts(claimed) end
+  end
   local status = redis.call('HGET', job_key(job), 'status')
   local owner = redis.call('HGET', job_key(job, 'leases'), unit .. ':owner')
   local expiry = redis.call('ZSCORE', leases_key(stage), job .. '/' .. unit)

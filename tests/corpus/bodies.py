@@ -123,7 +123,7 @@ INPUTS: dict[str, tuple[object, str]] = {
     "a URL with a line's end": ({"url": "http://127.0.0.1:1\r\n/"}, INVALID),
     "a URL without a host": ({"url": "http:///a.mp3"}, INVALID),
     "a URL with a port too high": ({"url": "http://127.0.0.1:99999/"}, INVALID),
-    "a model that is a path": ({"url": "URL", "model": "../../etc/passwd"}, COMPLETED),
+    "a model that is a path": ({"url": "URL", "model": "../../etc/passwd"}, "model_not_allowed"),
     "a recording's name that is a path": ({"url": "URL", "recording_id": "../../../x\0"}, COMPLETED),
     "nothing to complain about": ({"url": "URL"}, COMPLETED),
 }

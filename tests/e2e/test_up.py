@@ -91,7 +91,7 @@ def test_up_transcribes_real_speech_and_ends_cleanly(tmp_path: Path, receiver: R
         refused = client.submit({"url": f"{receiver.url}/speech.opus", "model": "no-such-model"})
         list(client.entries(refused))
         shown = client.status(refused)
-        assert (shown["status"], shown["code"]) == ("FAILED", "unknown_model")
+        assert (shown["status"], shown["code"]) == ("FAILED", "model_not_allowed")
         assert "no-such-model" in shown["error"]
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

@@ -12,6 +12,7 @@ from tasks.engine import ChunkWork, FasterWhisperEngine
 from tasks.errors import EngineFailed, LeaseLost
 from tasks.job import Options
 from tasks.ladder import Decoding
+from tasks.model_cache import Kind
 from tasks.settings import Settings
 from tasks.transcript import Word
 from tasks.whisper import Heard, Whisper
@@ -77,7 +78,7 @@ class EngineOf(FasterWhisperEngine):
         super().__init__(Settings(device="cpu", batch_size=batch_size))
         self.model = model
 
-    def _load(self, name: str) -> Whisper:  # noqa: ARG002
+    def _load(self, kind: Kind) -> Whisper:  # noqa: ARG002
         return self.model
 
 

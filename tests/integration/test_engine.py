@@ -1,5 +1,6 @@
 """The real engine on real speech: words in time, every option honoured, models kept and refused."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from tasks.engine import ChunkWork, FasterWhisperEngine, load_engine
 from tasks.errors import ConfigurationError, InvalidInput, ModelLanguage, UnknownModel, UnknownOption
 from tasks.job import Options
 from tasks.settings import Settings
+from tasks.speech import Speech
 from tasks.transcript import ChunkResult, Word
 from tasks.windows import Audio
 from tests.speech import FAST, SECOND, no_report, recorded_speech, silence, text, transcribe
@@ -188,21 +190,54 @@ def test_what_cannot_be_done_is_refused(
 
 
 def test_a_model_is_loaded_once(engine: FasterWhisperEngine) -> None:
-    engine.preload("tiny.en")
-    first = engine._models.copy()
-    engine.preload("Systran/faster-whisper-tiny.en")
-    engine.preload("")
-    assert list(engine._models.values()) == list(first.values())
+    for name in ("tiny.en", "Systran/faster-whisper-tiny.en", ""):
+        engine.preload(name)
+    assert len(engine._models.kinds) == 1
 
 
 def test_old_models_make_room(tmp_path: Path) -> None:
     original = models.resolve("tiny.en", None, download=False)
     for name in ("a.en", "b.en", "c.en"):
         (tmp_path / name).symlink_to(original)
-    engine = FasterWhisperEngine(Settings(device="cpu", model_dir=tmp_path))
+    # As int8 each takes about 38 MB.
+    engine = FasterWhisperEngine(Settings(device="cpu", model_dir=tmp_path, model_memory_bytes=100 * 1024**2))
     for name in ("a.en", "b.en", "a.en", "c.en"):
         engine.preload(name)
-    assert [path.name for path, _, _ in engine._models] == ["a.en", "c.en"]
+    assert [kind.path.name for kind in engine._models.kinds] == ["a.en", "c.en"]
+
+
+def resident_bytes() -> int:
+    """Of this process; the second figure of statm counts pages."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_model_that_is_dropped_gives_its_memory_back(tmp_path: Path) -> None:
+    original = models.resolve("tiny.en", None, download=False)
+    for number in range(8):
+        (tmp_path / f"{number}.en").symlink_to(original)
+    # As float32 each takes about 150 MB.
+    settings = Settings(device="cpu", compute_type="float32", model_dir=tmp_path, model_memory_bytes=1)
+    engine = FasterWhisperEngine(settings)
+    for number in range(2):
+        engine.preload(f"{number}.en")
+    before = resident_bytes()
+    for number in range(2, 8):
+        engine.preload(f"{number}.en")
+    assert resident_bytes() - before < 200 * 1024**2
+
+
+def test_speech_that_was_found_before_is_not_looked_for_again(
+    engine: FasterWhisperEngine, speech: Audio, plain: dict[int, ChunkResult]
+) -> None:
+    work = ChunkWork(3, 0, "tiny.en", FAST)
+    prepared = engine.prepare(speech, work)
+    assert prepared.speech and prepared.speech.spans
+    assert engine.transcribe(speech, prepared, no_report) == plain[1]
+    none = replace(work, speech=Speech([], (), ()))
+    assert engine.transcribe(speech, none, no_report).segments == ()
+    strict = replace(FAST, vad_parameters={"threshold": 1.1})
+    strictly = engine.prepare(speech, replace(work, options=strict))
+    assert strictly.speech and strictly.speech.spans == ()
 
 
 def test_a_broken_model_is_named(tmp_path: Path) -> None:

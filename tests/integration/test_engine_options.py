@@ -51,7 +51,7 @@ def engine() -> FasterWhisperEngine:
 @pytest.fixture
 def overheard(engine: FasterWhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Overheard:
     """The engine's model, of which every decoding is noted."""
-    (whisper,) = engine._models.values()
+    whisper = engine._models.get(engine._kind("tiny.en"))
     model = Overheard(whisper._model.model)
     monkeypatch.setattr(whisper._model, "model", model)
     return model
@@ -79,7 +79,7 @@ def test_the_defaults_are_faster_whispers_but_for_those_that_the_page_names() ->
 
 
 def test_a_prompt_of_tokens_is_the_same_as_its_text(engine: FasterWhisperEngine, speech: Audio) -> None:
-    (whisper,) = engine._models.values()
+    whisper = engine._models.get(engine._kind("tiny.en"))
     tokens = whisper._model.hf_tokenizer.encode(f" {PROMPT}", add_special_tokens=False).ids
     by_tokens = transcribe(engine, speech, replace(FAST, initial_prompt=tokens))
     assert "COUNTRY" in text(by_tokens)

@@ -232,7 +232,8 @@ def test_an_mp4_of_ten_gigabytes_is_cut_before_its_middle_has_come(
     with reading(crowd.url, target) as (reader, _):
         cutting = cut(reader, target_ms=2_000, first_ms=(), search_ms=100)
         first = next(iter(cutting))
-        assert (first.span.start_ms, first.span.end_ms) == (0, pytest.approx(2_000, abs=100))
+        assert first.span.start_ms == 0
+        assert first.span.end_ms == pytest.approx(2_000, abs=100)
         assert target.stat().st_size == total
         assert target.stat().st_blocks * 512 < 50 * 2**20
         go.set()

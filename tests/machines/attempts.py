@@ -110,12 +110,14 @@ class Attempts(RuleBasedStateMachine):
         assert self.store.result(handed.job_id, handed.index) is None
         self.rung.append((handed.job_id, TRANSCRIBE, str(handed.index)))
 
-    def _claim(self, job_id: str, stage: str, unit: str, worker: str, *, lose: bool) -> Held | None:
+    def _claim(
+        self, job_id: str, stage: str, unit: str, worker: str, *, lose: bool, instead_of: str = ""
+    ) -> Held | None:
         self.steps["claim"] += 1
         known, now_ms = self.jobs[job_id], self.store.now_ms()
         job = self.store.job(job_id)
         self.flaky.lose = lose
-        lease = self.leases[worker].claim(job_id, stage, unit)
+        lease = self.leases[worker].claim(job_id, stage, unit, instead_of)
         if not isinstance(lease, Lease):
             if lease.reason == "worn":
                 fail_job(self.context, job_id, Unexpected("worn"))

@@ -153,6 +153,29 @@ class Jobs(Attempts):
         (leases.open_slot if open_ else leases.close_slot)(stage, worker)
 
     @precondition(lambda self: self.rung)
+    @rule(number=NUMBER, worker=st.sampled_from(WORKERS), lose=st.booleans())
+    def claim_prepared(self, number: int, worker: str, *, lose: bool) -> None:
+        """A worker takes what it has prepared in place of what it is rung for, and rings for that again."""
+        rung = self.rung[-1 - number % len(self.rung)]
+        prepared = self.leases[worker].next_to_prepare()
+        if rung[1] != TRANSCRIBE or prepared is None or rung == (prepared[0], TRANSCRIBE, str(prepared[1])):
+            return
+        self.steps["prepared"] += 1
+        waits = self._waits(*rung)
+        job_id, index = prepared
+        instead_of = f"{rung[0]}/{rung[2]}"
+        held = self._claim(job_id, TRANSCRIBE, str(index), worker, lose=lose, instead_of=instead_of)
+        if held is not None:
+            assert held.lease.again is waits
+            if not waits:
+                self.rung.remove(rung)
+
+    def _waits(self, job_id: str, stage: str, unit: str) -> bool:
+        """Whether a chunk is handed out, and in nobody's hands."""
+        known = self.redis.zscore(f"lh:leases:{stage}", f"{job_id}/{unit}") is not None
+        return known and not self.redis.hexists(f"lh:job:{job_id}:leases", f"{unit}:owner")
+
+    @precondition(lambda self: self.rung)
     @rule(number=NUMBER, worker=st.sampled_from(WORKERS), keep=st.booleans(), lose=st.booleans())
     def claim_rung(self, number: int, worker: str, *, keep: bool, lose: bool) -> None:
         unit = self.rung[-1 - number % len(self.rung)]

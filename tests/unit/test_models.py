@@ -1,13 +1,33 @@
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
-from tasks.errors import ConfigurationError, InvalidInput, LonghandError, ModelLanguage, UnknownModel
+from tasks.errors import (
+    ConfigurationError,
+    InvalidInput,
+    LonghandError,
+    ModelLanguage,
+    ModelNotAllowed,
+    ModelUnavailable,
+    UnknownModel,
+)
 from tasks.job import is_english_only
-from tasks.model_names import LANGUAGES, check_language, default_model, detect_device, model_of
+from tasks.model_names import (
+    DEFAULT_MODELS,
+    LANGUAGES,
+    allowed_models,
+    check_allowed,
+    check_language,
+    default_model,
+    detect_device,
+    model_of,
+    models_to_load,
+)
 from tasks.models import resolve
 from tasks.settings import Settings
 
@@ -86,11 +106,53 @@ def test_a_cached_repository_of_another_kind_is_refused(cache: Path) -> None:
 
 
 def test_the_error_names_everything_that_was_tried(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModel) as caught:
+    with pytest.raises(ModelUnavailable) as caught:
         resolve("owner/absent", tmp_path)
+    assert caught.value.retryable, "a hub that does not answer may do so later"
     for place in ("owner/absent in LONGHAND_MODEL_DIR", "absent in LONGHAND_MODEL_DIR", "cache", "hub ("):
         assert place in str(caught.value)
     assert str(tmp_path) not in str(caught.value), "a client learns nothing of this machine's folders"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (404, "RepoNotFound", UnknownModel),
+        (401, "", UnknownModel),
+        (403, "GatedRepo", UnknownModel),
+        (503, "", ModelUnavailable),
+        (429, "", ModelUnavailable),
+    ],
+)
+def test_what_the_hub_answers_tells_whether_to_try_again(
+    monkeypatch: pytest.MonkeyPatch, status: int, code: str, error: type[LonghandError]
+) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(LonghandError) as caught:
+            resolve("owner/absent", None)
+        server.shutdown()
+    assert type(caught.value) is error, str(caught.value)
+
+
+def test_without_the_hub_only_what_is_there_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UnknownModel, match="hub"):
+        resolve("owner/absent", None)
 
 
 def test_an_unknown_short_name_is_answered_with_the_known_ones() -> None:
@@ -152,6 +214,67 @@ def test_the_model_of_a_job_that_names_none() -> None:
     assert model_of("", Settings(device="cuda")) == "ivrit-ai/whisper-large-v3-turbo-ct2"
     assert model_of("", Settings(model="small")) == "small"
     assert model_of("base", Settings(model="small")) == "base"
+
+
+def test_what_is_loaded_before_the_first_chunk() -> None:
+    assert models_to_load(Settings(device="cpu")) == ("tiny.en",)
+    assert models_to_load(Settings(device="cpu", model="small")) == ("small",)
+    assert models_to_load(Settings(model="small", preload_models=("base", "small"))) == ("base", "small")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "tiny", "large-v3", "turbo", "distil-large-v3.5", "Systran/faster-whisper-tiny.en"),
+        *("ivrit-ai/whisper-large-v3-ct2", "ivrit-ai/whisper-large-v3-turbo-ct2"),
+        *("ivrit-ai/yi-whisper-large-v3-ct2", "ivrit-ai/yi-whisper-large-v3-turbo-ct2"),
+    ],
+)
+def test_clients_may_name_the_stock_sizes_and_those_of_ivrit(name: str) -> None:
+    check_allowed(name, Settings())
+
+
+@pytest.mark.parametrize("name", ["somebody/model", "enormous", "../../etc/passwd", "/models/mine", "Tiny"])
+def test_another_model_is_refused_with_the_list(name: str) -> None:
+    with pytest.raises(ModelNotAllowed) as caught:
+        check_allowed(name, Settings(model="/models/mine-too"))
+    assert caught.value.code == "model_not_allowed"
+    assert {model for model in DEFAULT_MODELS if model not in str(caught.value)} == set()
+    assert "mine-too" not in str(caught.value), "a client learns nothing of this machine's folders"
+
+
+def test_the_operators_own_models_are_always_allowed() -> None:
+    endpoints = ("he:model=our/hebrew", "plain")
+    settings = Settings(
+        model="/models/mine", endpoints=endpoints, preload_models=("our/warm",), allowed_models=("tiny",)
+    )
+    assert allowed_models(settings) == ("/models/mine", "our/hebrew", "our/warm", "tiny")
+    for name in allowed_models(settings):
+        check_allowed(name, settings)
+    # The list is in place of the default one.
+    with pytest.raises(ModelNotAllowed):
+        check_allowed("base", settings)
+
+
+def test_models_are_added_to_the_default_list_or_none_is_refused() -> None:
+    added = Settings(allowed_models=("default", "our/model"))
+    check_allowed("our/model", added)
+    check_allowed("base", added)
+    with pytest.raises(ModelNotAllowed, match="our/model"):
+        check_allowed("their/model", added)
+    check_allowed("their/model", Settings(allowed_models=("*",)))
+
+
+def test_a_model_in_the_model_dir_is_allowed(tmp_path: Path) -> None:
+    make_model(tmp_path / "models" / "mine")
+    make_model(tmp_path / "beside")
+    (tmp_path / "models" / "no-model").mkdir()
+    settings = Settings(model_dir=tmp_path / "models")
+    check_allowed("mine", settings)
+    check_allowed("owner/mine", settings)
+    for name in ("no-model", "../beside", str(tmp_path / "models" / "mine")):
+        with pytest.raises(ModelNotAllowed):
+            check_allowed(name, settings)
 
 
 def test_english_only_by_name() -> None:

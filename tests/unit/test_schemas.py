@@ -68,11 +68,15 @@ def test_the_ivrit_clients_input() -> None:
         "url": URL,
     }
     request = parsed(
-        type="url", model="some/model", engine="stable-whisper", streaming=True, transcribe_args=arguments
+        type="url",
+        model="ivrit-ai/whisper-large-v3-ct2",
+        engine="stable-whisper",
+        streaming=True,
+        transcribe_args=arguments,
     )
     assert request == Request(
         url=URL,
-        model="some/model",
+        model="ivrit-ai/whisper-large-v3-ct2",
         options=Options(language="he", word_timestamps=False),
         extra_data=False,
     )
@@ -201,6 +205,11 @@ def test_word_timestamps_among_the_arguments_win_over_the_output_options() -> No
         ({"url": "file:///etc/passwd"}, "unsupported_scheme", "https://"),
         ({"url": "talk.mp3"}, "unsupported_scheme", "https://"),
         ({"url": URL, "webhook_url": "ftp://example.com/"}, "unsupported_scheme", "https://"),
+        (
+            {"url": URL, "model": "somebody/model"},
+            "model_not_allowed",
+            "ivrit-ai/yi-whisper-large-v3-turbo-ct2",
+        ),
         ({"url": "https://example.com:6379/"}, "address_refused", "LONGHAND_ALLOW_PRIVATE_ADDRESSES"),
         ({"url": URL, "webhook_url": "https://example.com:22/"}, "address_refused", "port 22"),
         (
