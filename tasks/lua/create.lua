@@ -24,6 +24,8 @@ local function write(id, ...)
     'account', account, 'created_ms', now, 'ttl_ms', ARGV[3], 'deadline_ms', now + ARGV[3], ...)
   recount(id, nil, 'queued')
   redis.call('ZADD', 'lh:deadlines', now + ARGV[3], id)
+  -- Of a job of this id before it, which has gone: this one needs its audio.
+  redis.call('ZREM', 'lh:sweep', id)
 end
 
 write(job, unpack(ARGV, 11))

@@ -231,13 +231,15 @@ def test_speech_that_was_found_before_is_not_looked_for_again(
 ) -> None:
     work = ChunkWork(3, 0, "tiny.en", FAST)
     prepared = engine.prepare(speech, work)
-    assert prepared.speech and prepared.speech.spans
+    assert prepared.speech
+    assert prepared.speech.spans
     assert engine.transcribe(speech, prepared, no_report) == plain[1]
     none = replace(work, speech=Speech([], (), ()))
     assert engine.transcribe(speech, none, no_report).segments == ()
     strict = replace(FAST, vad_parameters={"threshold": 1.1})
     strictly = engine.prepare(speech, replace(work, options=strict))
-    assert strictly.speech and strictly.speech.spans == ()
+    assert strictly.speech
+    assert strictly.speech.spans == ()
 
 
 def test_a_broken_model_is_named(tmp_path: Path) -> None:
