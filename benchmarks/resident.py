@@ -1,0 +1,76 @@
+"""The most memory that each process of a stack has had resident, for recordings of any length."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.encoding import repeat, write
+from benchmarks.sources import Source, sending
+from benchmarks.stacks import stack, until_succeeded
+from benchmarks.talks import lecture
+from dispatcher.local import Plan
+from tasks.store import job_key
+from tests.conftest import Stack
+from tests.corpus.running import peak_mib, processes
+
+UNIT_MINUTES = 10
+# What is as long as the recording is with whoever downloads, cuts and assembles; a worker has a chunk at a
+# time. So the longest one needs no real engine, which would take a quarter of an hour. It says as many words
+# as people do, 9,000 an hour.
+FAKE: dict[str, Any] = {"engine": "tests.fake_engine:FakeEngine", "model": "multi"}
+LENGTHS: dict[str, tuple[int, dict[str, Any]]] = {
+    "10 minutes": (1, {}),
+    "1 hour": (6, {}),
+    "10 hours, fake engine": (60, FAKE),
+}
+WORDS = "words:188"
+
+
+def measure(lengths: tuple[str, ...] = tuple(LENGTHS)) -> dict[str, object]:
+    """Peaks in MiB by length; each has a stack of its own, because a peak is kept for a process's life."""
+    with tempfile.TemporaryDirectory() as folder:
+        unit = Path(folder) / "unit.mp3"
+        write(unit, lecture(UNIT_MINUTES), "libmp3lame", rate=44_100, bit_rate=64_000)
+        found: dict[str, object] = {}
+        for name in lengths:
+            times, changes = LENGTHS[name]
+            path = unit.with_stem("long")
+            repeat(unit, path, times)
+            with sending(Source(path)) as source, stack(Plan(port=0, workers=2), **changes) as started:
+                found[name] = _peaks(started, source.url, bool(changes))
+    return found
+
+
+def _peaks(started: Stack, url: str, fake: bool) -> dict[str, object]:
+    idle = _by_role(started)
+    arguments = {"language": "en", "initial_prompt": WORDS if fake else None}
+    began_s = time.monotonic()
+    job_id = started.client.submit({"url": url, "transcribe_args": arguments})
+    until_succeeded(started.store, job_id)
+    took_s = time.monotonic() - began_s
+    # As a client does that wants the whole transcript.
+    started.client.status(job_id)
+    owners = {stage: _owner(started, job_id, stage) for stage in ("ingest", "assemble")}
+    peaks = _by_role(started)
+    return {
+        **{role: peak for role, peak in peaks.items() if role != "io"},
+        **{f"io, {stage}": peak_mib(pid) for stage, pid in owners.items()},
+        "io, idle": idle["io"],
+        "one child did both": owners["ingest"] == owners["assemble"],
+        "took, s": round(took_s, 1),
+    }
+
+
+def _by_role(started: Stack) -> dict[str, int]:
+    """The largest process of each role."""
+    found: dict[str, int] = {}
+    for pid, role in processes(started.machine).items():
+        found[role] = max(found.get(role, 0), peak_mib(pid))
+    return found
+
+
+def _owner(started: Stack, job_id: str, unit: str) -> int:
+    """Which process had a unit of a job in hand last."""
+    owner: Any = started.redis.hget(job_key(job_id, "leases"), f"{unit}:owner")
+    return int(owner.decode().partition("/")[0].rpartition("-")[2])
