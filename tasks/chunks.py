@@ -1,7 +1,8 @@
 """Where a recording is cut into chunks, and how speech is packed into windows. All times are ms."""
 
 import json
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
 
@@ -159,23 +160,35 @@ def _runs_below(probabilities: Sequence[float], threshold: float) -> list[tuple[
     return runs
 
 
-def pack_windows(spans: Sequence[Span], *, limit_ms: int = 30_000) -> list[tuple[Span, ...]]:
+def pack_windows(
+    spans: Sequence[Span], *, pauses_ms: Sequence[int] = (), limit_ms: int = 30_000
+) -> list[tuple[Span, ...]]:
     """Pack spans of speech, in order and not overlapping, into windows with at most `limit_ms` of speech.
 
-    The silence between a window's spans does not count. A span longer than the limit is split into equal
-    parts; nothing is lost and the order is kept.
+    The silence between a window's spans does not count. A span may be cut at `pauses_ms`, which are in order,
+    to fill a window; a part that is still longer than the limit is split into equal ones. Nothing is lost and
+    the order is kept.
     """
     windows: list[list[Span]] = []
     room_ms = 0
-    for span in spans:
-        for part in _split(span, limit_ms):
-            length_ms = part.end_ms - part.start_ms
-            if not windows or length_ms > room_ms:
-                windows.append([])
-                room_ms = limit_ms
-            windows[-1].append(part)
-            room_ms -= length_ms
+    for part in _parts(spans, pauses_ms, limit_ms):
+        length_ms = part.end_ms - part.start_ms
+        if not windows or length_ms > room_ms:
+            windows.append([])
+            room_ms = limit_ms
+        touches = windows[-1] and windows[-1][-1].end_ms == part.start_ms
+        windows[-1].append(Span(windows[-1].pop().start_ms, part.end_ms) if touches else part)
+        room_ms -= length_ms
     return [tuple(window) for window in windows]
+
+
+def _parts(spans: Sequence[Span], pauses_ms: Sequence[int], limit_ms: int) -> Iterator[Span]:
+    """The spans, cut at all pauses in them and then so that none is longer than the limit."""
+    for span in spans:
+        first, last = bisect_right(pauses_ms, span.start_ms), bisect_left(pauses_ms, span.end_ms)
+        edges = (span.start_ms, *pauses_ms[first:last], span.end_ms)
+        for start_ms, end_ms in pairwise(edges):
+            yield from _split(Span(start_ms, end_ms), limit_ms)
 
 
 def _split(span: Span, limit_ms: int) -> list[Span]:

@@ -11,7 +11,7 @@ from tasks.captions import segments_from_words, words_from_text
 from tasks.chunks import Span
 from tasks.hallucinations import is_filler, sifted, unlooped
 from tasks.job import Options
-from tasks.ladder import Decoding, faults, is_improbable, rank, repeats, rungs, size_of
+from tasks.ladder import Decoding, bytes_per_s, faults, is_improbable, is_loop, rank, rungs
 from tasks.speech import Speech
 from tasks.transcript import Segment, Word
 from tasks.windows import Audio, Window, accept, length_ms, place, speech_of
@@ -20,8 +20,6 @@ from tasks.windows import Audio, Window, accept, length_ms, place, speech_of
 SPARE_RETRIES = 4
 # Mean probability of speech below which a window, or a segment, is hardly speech.
 WEAK_PROBABILITY = 0.5
-# Text in a second that nobody can say.
-MAX_BYTES_PER_S = 40.0
 # Against the chunk's windows so far, and at the least: with less text, part of the speech may be left out.
 MIN_SHARE = 0.75
 SLOW_BYTES_PER_S = 6.0
@@ -138,12 +136,11 @@ class ChunkDecoder:
 
     def _aligned_if_short(self, row: _Row, window: Window, decoding: Decoding) -> list[Word] | None:
         """Words in time where the text is so short that some of it may be missing, else None."""
-        rate = 1000 * size_of(decoding.text) / max(1, length_ms(self._speech.spoken(window)))
+        rate = bytes_per_s(decoding.text, length_ms(self._speech.spoken(window)))
         usual = median(self._rates) if self._rates else 0.0
         self._rates.append(rate)
         if rate >= max(SLOW_BYTES_PER_S, MIN_SHARE * usual):
             return None
-        self.counts["aligned_windows"] += 1
         return row.model.align(row.alone(), [decoding], self._options)[0]
 
     def _take(self, window: Window, decoding: Decoding, words: list[Word] | None) -> list[Window]:
@@ -151,8 +148,7 @@ class ChunkDecoder:
         spoken = self._speech.spoken(window)
         estimated = words is None
         said = words_from_text(decoding.text, spoken) if words is None else words
-        rate = 1000 * size_of(decoding.text) / max(1, length_ms(spoken))
-        if decoding.ran_out or (repeats(decoding, self._options) and rate > MAX_BYTES_PER_S):
+        if is_loop(decoding, length_ms(spoken), self._options):
             once = unlooped(said)
             self.counts["dropped_hallucinations"] += len(once) < len(said)
             said = once

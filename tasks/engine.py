@@ -108,7 +108,7 @@ class FasterWhisperEngine:
             model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
         speech = work.speech or _speech(audio, work)
         longest_ms = 1000 * min(options.chunk_length or MAX_WINDOW_S, MAX_WINDOW_S)
-        windows = pack_windows(speech.spans, limit_ms=longest_ms)
+        windows = pack_windows(speech.spans, pauses_ms=speech.pauses_ms, limit_ms=longest_ms)
         if not windows:
             return ChunkResult(work.index, ())
         elected = self._elected(kind, audio, windows, options)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from tasks.job import Options
 
 # UTF-8 bytes of text for a second of speech: slow English has 10, Hebrew 15, Chinese 12.
-MIN_BYTES_PER_S = 3.0
+MIN_BYTES_PER_S, MAX_BYTES_PER_S = 3.0, 40.0
 # Less of it tells nothing.
 MIN_SPOKEN_MS = 2_000
 CAREFUL_BEAMS = 5
@@ -36,6 +36,11 @@ def size_of(text: str) -> int:
     return sum(len(character.encode("utf-8", "surrogatepass")) for character in text if character.isalnum())
 
 
+def bytes_per_s(text: str, spoken_ms: int) -> float:
+    """How fast a text was said."""
+    return 1000 * size_of(text) / max(1, spoken_ms)
+
+
 def repeats(decoding: Decoding, options: Options) -> bool:
     """Whether the text is so easy to compress that it must repeat itself."""
     threshold = options.compression_ratio_threshold
@@ -50,19 +55,30 @@ def is_improbable(decoding: Decoding, options: Options) -> bool:
 
 def faults(decoding: Decoding, spoken_ms: int, options: Options) -> int:
     """How many signs there are that a window with so much speech was not understood."""
+    return flaws(decoding, spoken_ms, options) + repeats(decoding, options)
+
+
+def flaws(decoding: Decoding, spoken_ms: int, options: Options) -> int:
+    """How many of them are more than a suspicion: people do repeat themselves."""
+    rate = bytes_per_s(decoding.text, spoken_ms)
+    enough = spoken_ms >= MIN_SPOKEN_MS
     # The client may have asked for a few tokens only.
-    too_little = (
-        options.max_new_tokens is None
-        and spoken_ms >= MIN_SPOKEN_MS
-        and size_of(decoding.text) * 1000 < MIN_BYTES_PER_S * spoken_ms
-    )
-    return sum((is_improbable(decoding, options), repeats(decoding, options), too_little))
+    too_little = enough and options.max_new_tokens is None and rate < MIN_BYTES_PER_S
+    too_much = enough and rate > MAX_BYTES_PER_S
+    return is_improbable(decoding, options) + too_little + too_much
 
 
 def rank(decoding: Decoding, spoken_ms: int, options: Options) -> tuple[bool, int, float]:
     """The larger, the better."""
-    # A loop goes on to the last token, and the model is very sure of it. A refrain or a prayer ends.
-    return not decoding.ran_out, -faults(decoding, spoken_ms, options), decoding.avg_logprob
+    # A loop goes on to the last token, and the model is very sure of it. A refrain or a prayer ends, and what
+    # may not repeat itself is a bad text for it.
+    return not decoding.ran_out, -flaws(decoding, spoken_ms, options), decoding.avg_logprob
+
+
+def is_loop(decoding: Decoding, spoken_ms: int, options: Options) -> bool:
+    """Whether what repeats itself cannot have been said so often."""
+    too_fast = bytes_per_s(decoding.text, spoken_ms) > MAX_BYTES_PER_S
+    return decoding.ran_out or (too_fast and repeats(decoding, options))
 
 
 def rungs(options: Options) -> Iterator[Options]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 from tasks.chunks import Span, choose_cut_ms
 from tasks.errors import UnknownOption
@@ -17,15 +18,15 @@ PAUSE_MS = 250
 class VadParameters:
     """The fields of faster-whisper's VadOptions and what they mean there, with our defaults.
 
-    `neg_threshold` None: 0.15 below `threshold`. With less silence than `min_silence_duration_ms` between
-    spans, windows lose words at their ends; with 2 s, in their middle.
+    `neg_threshold` None: 0.15 below `threshold`. Of a silence up to twice `speech_pad_ms` is kept, whatever
+    `min_silence_duration_ms` is: that says where windows may end.
     """
 
     threshold: float = 0.5
     neg_threshold: float | None = None
     min_speech_duration_ms: float = 0
     max_speech_duration_s: float = LONGEST_SPAN_MS / 1000
-    min_silence_duration_ms: float = 1_000
+    min_silence_duration_ms: float = 160
     speech_pad_ms: float = 400
 
     @staticmethod
@@ -57,6 +58,11 @@ class Speech:
             for probability in self.probabilities[span.start_ms // FRAME_MS : -(-span.end_ms // FRAME_MS)]
         ]
         return sum(frames) / max(1, len(frames))
+
+    @property
+    def pauses_ms(self) -> list[int]:
+        """The middle of each pause."""
+        return [(before.end_ms + after.start_ms) // 2 for before, after in pairwise(self.utterances)]
 
     def spoken(self, window: Sequence[Span]) -> list[Span]:
         """The utterances within a window, or the window where VAD heard none."""

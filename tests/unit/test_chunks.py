@@ -234,22 +234,33 @@ def test_a_span_over_the_limit_is_split_evenly_and_its_rest_shares_a_window() ->
     ]
 
 
-@given(ordered_spans(), st.integers(1_000, 30_000))
-def test_windows_cover_every_span_once_and_keep_to_the_limit(spans: list[Span], limit_ms: int) -> None:
-    windows = pack_windows(spans, limit_ms=limit_ms)
+def test_a_span_is_cut_in_a_pause_to_fill_a_window() -> None:
+    spans = [Span(0, 20_000), Span(25_000, 45_000)]
+    assert pack_windows(spans, pauses_ms=[6_000, 22_000, 30_000, 34_000, 38_000]) == [
+        (Span(0, 20_000), Span(25_000, 34_000)),
+        (Span(34_000, 45_000),),
+    ]
+
+
+@given(ordered_spans(), st.sets(st.integers(0, 300_000)), st.integers(1_000, 30_000))
+def test_windows_cover_every_span_once_and_keep_to_the_limit(
+    spans: list[Span], pauses: set[int], limit_ms: int
+) -> None:
+    windows = pack_windows(spans, pauses_ms=sorted(pauses), limit_ms=limit_ms)
     assert all(speech_ms(window) <= limit_ms for window in windows)
     parts = [part for window in windows for part in window]
     assert all(part.start_ms < part.end_ms for part in parts)
     assert all(before.end_ms <= after.start_ms for before, after in pairwise(parts))
-    merged: list[Span] = []
-    starts = {span.start_ms for span in spans}
-    for part in parts:
-        if part.start_ms in starts:
-            merged.append(part)
-        else:
-            assert part.start_ms == merged[-1].end_ms
-            merged[-1] = Span(merged[-1].start_ms, part.end_ms)
-    assert merged == spans
+    assert joined(parts) == joined(spans)
+
+
+def joined(spans: Sequence[Span]) -> list[Span]:
+    """Spans that touch as one."""
+    found: list[Span] = []
+    for span in spans:
+        touches = found and found[-1].end_ms == span.start_ms
+        found.append(Span(found.pop().start_ms, span.end_ms) if touches else span)
+    return found
 
 
 @given(ordered_spans(), st.integers(1_000, 30_000))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.job import Options
-from tasks.ladder import Decoding, faults, rank, rungs, size_of
+from tasks.ladder import Decoding, faults, is_loop, rank, rungs, size_of
 
 GOOD = Decoding((1, 2), " It was a good day for all of us.", -0.2, 1.1, 0.01, ran_out=False)
 decodings = st.builds(
@@ -89,8 +89,19 @@ def test_the_best_is_the_same_whatever_the_order(tried: list[Decoding], spoken_m
 def test_a_loop_is_worse_than_anything_that_ends_however_sure_the_model_is() -> None:
     loop = replace(GOOD, avg_logprob=-0.01, compression_ratio=20.0, ran_out=True)
     assert rank(loop, 4_000, Options()) < rank(replace(GOOD, avg_logprob=-1.5), 4_000, Options())
-    refrain = replace(loop, ran_out=False)
-    assert rank(refrain, 4_000, Options()) > rank(replace(refrain, avg_logprob=-0.5), 4_000, Options())
+
+
+def test_a_refrain_is_better_than_what_may_not_repeat_itself() -> None:
+    refrain = replace(GOOD, text=" Row your boat." * 6, compression_ratio=4.0)
+    careful = replace(GOOD, text=" Row your boat, row a boat, rowing boats.", avg_logprob=-0.5)
+    assert faults(refrain, 6_000, Options()) == 1
+    assert rank(refrain, 6_000, Options()) > rank(careful, 6_000, Options())
+    # So much in a second nobody sings.
+    assert rank(refrain, 2_000, Options()) > rank(careful, 2_000, Options())
+    endless = replace(refrain, text=refrain.text * 5)
+    assert rank(endless, 6_000, Options()) < rank(careful, 6_000, Options())
+    assert is_loop(endless, 6_000, Options())
+    assert not is_loop(refrain, 6_000, Options())
 
 
 def test_letters_of_every_script_weigh_by_what_is_said_in_a_second() -> None:
