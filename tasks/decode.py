@@ -16,7 +16,7 @@ from tasks.speech import Speech
 from tasks.transcript import Segment, Word
 from tasks.windows import Audio, Window, accept, length_ms, place, speech_of
 
-# Decodings of single windows that a chunk may take beyond one for each of its windows.
+# Decodings that a chunk may take beyond one for each of its windows, down the ladder and of what was left out.
 SPARE_RETRIES = 4
 # Mean probability of speech below which a window, or a segment, is hardly speech.
 WEAK_PROBABILITY = 0.5
@@ -58,7 +58,7 @@ class ChunkDecoder:
         self._audio = audio
         self._speech = speech
         self._options = options
-        self._retries = windows + SPARE_RETRIES
+        self._retries = self._rests = windows + SPARE_RETRIES
         self._rates: list[float] = []
         self._words: list[Word] = []
         # By the start of each window.
@@ -157,9 +157,8 @@ class ChunkDecoder:
             return []
         placed = [place(word, window) for word in said]
         # Whisper leaves the end of a window out where the client limits its text.
-        if self._options.max_new_tokens:
-            self._words += placed
-            return []
-        kept, again = accept(window, said, placed)
+        may_go_on = self._rests > 0 and not self._options.max_new_tokens
+        kept, again = accept(window, said, placed) if may_go_on else (placed, [])
         self._words += kept
+        self._rests -= len(again)
         return again

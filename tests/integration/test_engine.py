@@ -83,6 +83,19 @@ def test_hum_and_tones_are_an_empty_result(engine: FasterWhisperEngine) -> None:
         assert transcribe(engine, audio.astype(np.float32)).segments == ()
 
 
+def test_what_only_sounds_like_a_voice_is_an_empty_result(engine: FasterWhisperEngine) -> None:
+    seconds = np.arange(30 * SECOND) / SECOND
+    phase = 150 * seconds + 20 * np.sin(2 * np.pi * 0.7 * seconds)
+    buzz = np.sum([np.sin(2 * np.pi * n * phase) / n for n in range(1, 12)], axis=0)
+    syllables = 0.1 * buzz * (np.sin(2 * np.pi * 2.5 * seconds) > 0)
+    result = transcribe(engine, syllables.astype(np.float32))
+    assert result.segments == ()
+    # Silero takes parts of it for speech, and Whisper hears a question in them.
+    assert result.counts["dropped_hallucinations"] == 1
+    # It must not decide about a recording's language.
+    assert result.language == ""
+
+
 def test_no_word_lies_in_silence(engine: FasterWhisperEngine, speech: Audio) -> None:
     audio = np.concatenate([silence(5), speech, silence(6), speech[: 4 * SECOND]])
     result = transcribe(engine, audio)

@@ -164,6 +164,15 @@ def test_a_chunk_in_which_nothing_is_understood_costs_a_bounded_time() -> None:
 
 
 @pytest.mark.parametrize("options", [WORDS, BARE])
+def test_a_chunk_of_which_every_window_loses_its_end_costs_a_bounded_time(options: Options) -> None:
+    decoder = decoder_of(Scripted(lambda *_: replace(GOOD, text=" Oh, so it was."), share=0.1), 3, options)
+    pending = windows_of(3)
+    while pending:
+        pending = pending[1:] + decoder.listen(pending[:1])
+    assert decoder.counts["windows"] == 3 + 7
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_batches_change_nothing(options: Options, size: int) -> None:
     def say(number: int, given: Options) -> Decoding:
