@@ -57,6 +57,20 @@ def test_every_webhook_carries_both_signatures(
     assert len({headers["webhook-id"] for headers, _ in receiver.posts}) == len(receiver.posts)
 
 
+@pytest.mark.parametrize(("threshold", "pinned"), [(0.85, "he"), (0.95, "")])
+def test_the_client_says_how_sure_a_chunk_must_be_of_its_language(
+    stack: Stack, receiver: Receiver, eventually: Eventually, threshold: float, pinned: str
+) -> None:
+    # The fake engine is sure by 0.9.
+    arguments = {"language_detection_threshold": threshold}
+    job_input = stack.input(receiver, f"sure-{threshold}", 21, transcribe_args=arguments)
+    shown = finished(stack, eventually, stack.client.submit(job_input))
+    job = stack.store.job(shown["id"])
+    assert job is not None
+    assert (job.total, job.language) == (2, pinned)
+    assert (shown["language"], shown["language_probability"]) == ("he", 0.9)
+
+
 def test_both_workers_take_part(stack: Stack, receiver: Receiver, eventually: Eventually) -> None:
     job_id = stack.client.submit(stack.input(receiver, "shared", 61, "slow:100"))
     finished(stack, eventually, job_id)
