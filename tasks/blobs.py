@@ -84,10 +84,6 @@ class Blobs:
         return bytes(self._fs.cat_file(self._path(name)))
 
     @_told_as_os_error()
-    def download(self, name: str, target: Path) -> None:
-        self._fs.get_file(self._path(name), str(target))
-
-    @_told_as_os_error()
     def delete(self, name: str) -> None:
         self._fs.rm_file(self._path(name))
 

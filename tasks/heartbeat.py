@@ -81,6 +81,10 @@ class Heartbeat:
             told = threading.Event()
             self._nudges.put(told)
             told.wait(TELL_S)
+        self.check()
+
+    def check(self) -> None:
+        """The work waits, and got no further. Raises LeaseLost as advance() does."""
         if self._lost.is_set():
             raise LeaseLost
 

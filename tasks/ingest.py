@@ -1,20 +1,25 @@
-"""Ingest: the recording comes in and goes out as chunk blobs, the first while the rest is being cut."""
+"""Ingest: the recording comes in and goes out as chunk blobs, the first while the rest is still to come."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
+from tasks.arrivals import Arrivals
 from tasks.chunks import Chunk
 from tasks.context import Context
 from tasks.cutting import cut
+from tasks.decoded import Cut
 from tasks.disk import Room, patiently, told_as_full
 from tasks.errors import DiskFull, SourceTooLong
-from tasks.fetch import fetch
+from tasks.growing import Bringers, Growing
 from tasks.heartbeat import Heartbeat
-from tasks.job import BLOB_SCHEME, UPLOAD_SCHEME, Request
+from tasks.job import Request
 from tasks.leases import Lease
-from tasks.parts import gather, size_of
 from tasks.scratch import scratch_folder
+from tasks.sources import bringers
+
+LOOK_S = 0.5
 
 
 def ingest_recording(
@@ -22,72 +27,93 @@ def ingest_recording(
 ) -> None:
     """Fetch, cut, store and announce every chunk, then seal the plan.
 
-    Raises the errors of fetch() and cut(), DiskFull, SourceTooLong, SourceChanged, and LeaseLost where
-    another attempt took over.
+    Raises the errors of the bringers() and of cut(), DiskFull, SourceTooLong, SourceChanged, and LeaseLost
+    where another attempt took over.
     """
     settings = context.settings
     with told_as_full(), scratch_folder(settings.scratch_path, lease.job_id) as folder:
-        source = folder / "source"
-        _bring(context, request.url, endpoint, source, heartbeat)
+        ingest = _Ingest(context, request, lease, heartbeat)
+        path = folder / "source"
+        room = Room(path, settings.disk_reserve_bytes)
+
+        def from_the_start() -> None:
+            try:
+                room.take()
+                ingest.run(path, endpoint, room)
+            except DiskFull:
+                room.give_up()
+                raise
+
+        patiently(from_the_start, settings.disk_wait_ms, heartbeat.advance)
+
+
+class _Ingest:
+    """One attempt at one recording. Begun again after a full disk, it gets the same chunks again."""
+
+    def __init__(self, context: Context, request: Request, lease: Lease, heartbeat: Heartbeat) -> None:
+        self.context = context
+        self.request = request
+        self.lease = lease
+        self.heartbeat = heartbeat
+        self.total = 0
+
+    def run(self, path: Path, endpoint: str, room: Room) -> None:
+        """Cut while the file comes in, and seal once all of it has."""
+        with Arrivals(path) as arrivals, Bringers(arrivals) as threads:
+            bring, fetch_tail = bringers(self.context, self.request.url, endpoint, arrivals, room)
+            source = Growing(
+                arrivals,
+                self.heartbeat.advance,
+                self.heartbeat.check,
+                fetch_tail and (lambda start: threads.start(partial(fetch_tail, start))),
+            )
+            threads.start(bring)
+            duration_ms, warnings = self._cut(source)
+            source.drain()
+        leases, bells = self.context.leases, self.context.bells
+        if leases.seal(self.lease, self.total, duration_ms, json.dumps(warnings)):
+            bells.assemble(self.lease.job_id)
+
+    def _cut(self, source: Growing) -> tuple[int, list[str]]:
+        """Announce each chunk; gives the recording's length in ms, and warnings."""
+        settings = self.context.settings
         cutting = cut(
             source,
-            target_ms=request.chunk_ms or settings.chunk_ms,
+            target_ms=self.request.chunk_ms or settings.chunk_ms,
             first_ms=settings.first_chunks_ms,
             search_ms=settings.cut_search_ms,
-            audio_stream=request.audio_stream,
+            audio_stream=self.request.audio_stream,
         )
-        total = 0
+        self.total = 0
         for found in cutting:
-            heartbeat.advance()
-            span = found.span
-            if span.end_ms > settings.max_recording_ms:
+            self.heartbeat.advance()
+            if found.span.end_ms > settings.max_recording_ms:
                 hours = settings.max_recording_ms / 3_600_000
                 raise SourceTooLong(f"the recording is longer than the {hours:g} h accepted here")
-            # The lease's fence in the name: an attempt that lost never overwrites another's blob.
-            name = f"{lease.job_id}/{total:05d}-{lease.fence}.{found.suffix}"
-            patiently(partial(_put, context, name, found.data), settings.disk_wait_ms, heartbeat.advance)
-            chunk = Chunk(total, span.start_ms, span.end_ms, found.digest, name, found.origin_ms)
-            if context.leases.add_chunk(lease, chunk):
-                context.bells.chunks()
-            else:
-                context.blobs.delete(name)
-            total += 1
-    if context.leases.seal(lease, total, cutting.duration_ms, json.dumps(list(cutting.warnings))):
-        context.bells.assemble(lease.job_id)
+            self._announce(found)
+            self.total += 1
+        return cutting.duration_ms, list(cutting.warnings)
+
+    def _announce(self, found: Cut) -> None:
+        """Store a chunk and write it into the plan; then wait while too many of the job's wait."""
+        context = self.context
+        # The lease's fence in the name: an attempt that lost never overwrites another's blob.
+        name = f"{self.lease.job_id}/{self.total:05d}-{self.lease.fence}.{found.suffix}"
+        patiently(
+            partial(_put, context, name, found.data), context.settings.disk_wait_ms, self.heartbeat.advance
+        )
+        span = found.span
+        chunk = Chunk(self.total, span.start_ms, span.end_ms, found.digest, name, found.origin_ms)
+        if not context.leases.add_chunk(self.lease, chunk):
+            context.blobs.delete(name)
+            return
+        context.bells.chunks()
+        while context.leases.is_ahead(self.lease.job_id):
+            self.heartbeat.advance()
+            time.sleep(LOOK_S)
 
 
 def _put(context: Context, name: str, data: bytes) -> None:
     context.blobs.refuse_without_room(len(data), context.settings.disk_reserve_bytes)
     with told_as_full():
         context.blobs.put(name, data)
-
-
-def _bring(context: Context, url: str, endpoint: str, target: Path, heartbeat: Heartbeat) -> None:
-    """The recording as a local file, from the blob store or from the network, once the disk has room."""
-    settings = context.settings
-    room = Room(target, settings.disk_reserve_bytes)
-
-    def on_bytes(done: int, total: int | None) -> None:
-        heartbeat.advance()
-        room.grow(done, total)
-
-    def bring() -> None:
-        room.take()
-        try:
-            if url.startswith(BLOB_SCHEME):
-                name = url.removeprefix(BLOB_SCHEME)
-                room.grow(0, context.blobs.size(name))
-                with told_as_full():
-                    context.blobs.download(name, target)
-            elif url.startswith(UPLOAD_SCHEME):
-                upload_id = context.uploads.use(url)
-                parts = context.uploads.parts(upload_id)
-                room.grow(0, sum(map(size_of, parts)))
-                gather(context.blobs, upload_id, parts, target, heartbeat.advance)
-            else:
-                fetch(url, target, settings, on_bytes, endpoint=endpoint)
-        except DiskFull:
-            room.give_up()
-            raise
-
-    patiently(bring, settings.disk_wait_ms, heartbeat.advance)

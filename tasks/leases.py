@@ -28,6 +28,9 @@ INGEST, TRANSCRIBE, ASSEMBLE = "ingest", "transcribe", "assemble"
 POISON_DEATHS = 3
 # In place of the time that a lease has left: the process has none, or the job has ended.
 GONE, ENDED = -1, -2
+# How many chunks of a job may wait to be transcribed before its cutting pauses: so many, and for each process
+# that transcribes.
+LOOK_AHEAD_CHUNKS, LOOK_AHEAD_PER_SLOT = 16, 4
 # Number of the first and the last window that are being decoded, from 0.
 Windows = tuple[int, int]
 
@@ -157,6 +160,22 @@ class Leases:
         if outcome in ("lost", "gone"):
             raise LeaseLost
         return outcome == "complete"
+
+    def is_ahead(self, job_id: str) -> bool:
+        """Whether ingest is so far ahead of a job's workers that cutting may pause, which bounds its blobs.
+
+        More than LOOK_AHEAD_CHUNKS, or LOOK_AHEAD_PER_SLOT for each live slot, of its chunks are neither done
+        nor dead; and no other recording waits for an ingest that this one keeps from it.
+        """
+        seconds, micros = self._redis.time()
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(job_key(job_id, "pending"))
+            pipe.scard(job_key(job_id, "inflight"))
+            pipe.zcount("lh:slots:transcribe", seconds * 1000 + micros // 1000, "+inf")
+            pipe.zcard("lh:line:ingest")
+            pending, inflight, slots, waiting = pipe.execute()
+        ahead = pending + inflight > max(LOOK_AHEAD_CHUNKS, LOOK_AHEAD_PER_SLOT * slots)
+        return bool(ahead and not waiting)
 
     def commit(
         self,

@@ -1,10 +1,8 @@
-"""The parts of an upload in the blob store: their names, and their way into one file."""
+"""The parts of an upload in the blob store: their names, and their bytes as those of one file."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
 from tasks.blobs import Blobs
-from tasks.disk import told_as_full
 from tasks.errors import SourceEmpty, UploadNotFound
 
 
@@ -22,24 +20,19 @@ def size_of(part: str) -> int:
     return int(part.split("-")[1])
 
 
-def gather(
-    blobs: Blobs, upload_id: str, parts: list[str], target: Path, on_bytes: Callable[[], None]
-) -> None:
-    """Write the parts to a file, one after the other; `on_bytes` is called after each.
+def pieces(blobs: Blobs, upload_id: str, parts: list[str]) -> Iterator[bytes]:
+    """The bytes of an upload, part by part.
 
-    Raises SourceEmpty, DiskFull, UploadNotFound where a part is not there or not whole, and OSError where the
-    store fails.
+    Raises SourceEmpty, UploadNotFound where a part is not there or not whole, and OSError where the store
+    fails.
     """
-    total = sum(map(size_of, parts))
-    if not total:
+    if not sum(map(size_of, parts)):
         raise SourceEmpty
-    try:
-        with told_as_full(), target.open("wb") as file:
-            for part in parts:
-                data = blobs.get(f"{folder_of(upload_id)}/{part}")
-                if len(data) != size_of(part):
-                    raise UploadNotFound("a part of the upload is damaged: upload the recording again")
-                file.write(data)
-                on_bytes()
-    except FileNotFoundError:
-        raise UploadNotFound from None
+    for part in parts:
+        try:
+            data = blobs.get(f"{folder_of(upload_id)}/{part}")
+        except FileNotFoundError:
+            raise UploadNotFound from None
+        if len(data) != size_of(part):
+            raise UploadNotFound("a part of the upload is damaged: upload the recording again")
+        yield data

@@ -20,7 +20,7 @@ from tasks import reaper
 from tasks.app import create_app
 from tasks.context import Context
 from tasks.errors import UploadIncomplete, UploadNotFound
-from tasks.parts import folder_of, gather, name_of
+from tasks.parts import folder_of, name_of, pieces
 from tasks.settings import Settings
 from tasks.uploads import PART_BYTES, OffsetConflict, TooManyParts, Upload
 from tests.bench import PAST_MS
@@ -115,9 +115,7 @@ def context_of(settings: Settings) -> Context:
     return contexts.build(settings, create_app(settings))
 
 
-def test_an_api_that_is_killed_loses_no_upload(
-    alone: Machine, tmp_path: Path, eventually: Eventually
-) -> None:
+def test_an_api_that_is_killed_loses_no_upload(alone: Machine, eventually: Eventually) -> None:
     data = os.urandom(3 * PART_BYTES)
     client = client_of(alone.url)
     uploader = begun(client, data)
@@ -143,9 +141,7 @@ def test_an_api_that_is_killed_loses_no_upload(
     context = context_of(alone.settings)
     upload_id = place_of(uploader).rpartition("/")[2]
     parts = context.uploads.parts(context.uploads.use(f"longhand-upload:{upload_id}", "tests"))
-    target = tmp_path / "brought"
-    gather(context.blobs, upload_id, parts, target, lambda: None)
-    assert target.read_bytes() == data
+    assert b"".join(pieces(context.blobs, upload_id, parts)) == data
     # As if the API had been killed between a part and its being counted.
     context.blobs.put(f"{folder_of(upload_id)}/{name_of(0, 4, 'nonce')}", b"lost")
     swept(context, upload_id)
@@ -262,7 +258,7 @@ def test_crumbs_do_not_fill_redis(context: Context, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("damage", ["gone", "short"])
-def test_a_part_that_is_damaged_is_told(context: Context, tmp_path: Path, damage: str) -> None:
+def test_a_part_that_is_damaged_is_told(context: Context, damage: str) -> None:
     upload = context.uploads.create("us", 5)
     stored(context, upload, b"12", b"345")
     parts = context.uploads.parts(upload.id)
@@ -272,4 +268,4 @@ def test_a_part_that_is_damaged_is_told(context: Context, tmp_path: Path, damage
     else:
         context.blobs.put(name, b"3")
     with pytest.raises(UploadNotFound):
-        gather(context.blobs, upload.id, parts, tmp_path / "brought", lambda: None)
+        list(pieces(context.blobs, upload.id, parts))
