@@ -37,11 +37,15 @@ class Feed:
         self._file = file
         self._tail = b""
         self._error: BaseException | None = None
-        # An MP4's size is no use to FFmpeg, and to learn it may be a request of its own.
-        self._sized = self.head[4:8] not in ISO_BOXES
+        # FFmpeg reads an MP4 that is cut off within its index only if it knows its size, and any other without
+        # it: for that, nobody waits for a file that grows.
+        self._sized = self.head[4:8] not in ISO_BOXES or getattr(file, "knows_end", True)
         self._ogg = self.head.startswith(b"OggS")
 
     def read(self, size: int) -> bytes:
+        if self._error:
+            # PyAV prints an error that it has not told of yet when there is another one.
+            return b""
         try:
             data = self._file.read(size)
         except BaseException as error:

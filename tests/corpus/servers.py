@@ -32,13 +32,13 @@ def head(*lines: str, status: str = "200 OK") -> bytes:
 
 def endless(request: Request) -> None:
     """A body without an end, as fast as it is taken."""
-    request.connection.sendall(head())
+    request.connection.sendall(head() + SOUND)
     while True:
         request.connection.sendall(bytes(MIB))
 
 
 def endless_chunks(request: Request) -> None:
-    request.connection.sendall(head("Transfer-Encoding: chunked"))
+    request.connection.sendall(head("Transfer-Encoding: chunked") + b"%x\r\n%b\r\n" % (len(SOUND), SOUND))
     while True:
         request.connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
 
@@ -93,9 +93,9 @@ def ranged(request: Request) -> None:
 
 @functools.cache
 def bomb(bits: int) -> bytes:
-    """A GiB of zeros in a MiB."""
+    """A recording, and a GiB of zeros, in a MiB."""
     packer = zlib.compressobj(9, zlib.DEFLATED, bits)
-    start = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    start = packer.compress(SOUND + bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
     again = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
     return start + again * 1023
 

@@ -31,18 +31,20 @@ class Source:
     """Serves `body`, of which it sends the first half and waits; `answers` says what comes of that.
 
     For each request in turn: 'goes on' once `go` is set, 'breaks' at once, 'whole': all of it, at once; and
-    so for all after the last. What is asked for by range comes at once, if there are `ranges`.
+    so for all after the last. What is asked for by range comes at once, if there are `ranges`, out of `other`
+    if that is another file.
     """
 
     body: bytes
     answers: list[str] = field(default_factory=lambda: ["goes on"])
     ranges: bool = False
+    other: bytes = b""
     asked: int = 0
     go: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, request: Request) -> None:
         if self.ranges and "Range" in request.headers:
-            request.file(self.body, **ETAG)
+            request.file(self.other or self.body, **ETAG)
             return
         answer = self.answers[min(self.asked, len(self.answers) - 1)]
         self.asked += 1
@@ -170,6 +172,21 @@ def test_another_file_in_the_second_attempt_is_told(
         job_id = submit(stack, host)
         eventually(lambda: stack.store.chunks(job_id), LONG_S, "the first chunk")
         source.body = recording(tmp_path, 67, "wav")
+        shown = eventually(lambda: stack.ended(job_id), LONG_S, "its end")
+    assert (shown["status"], shown["code"]) == ("FAILED", "source_changed")
+
+
+def test_an_end_of_another_file_fails_the_job_in_the_end(
+    stack: Stack, tmp_path: Path, eventually: Eventually
+) -> None:
+    """Its index is the right one, but not to the byte; both say that they are of the same version."""
+    body = recording(tmp_path, 61, "m4a")
+    source = Source(body, ranges=True, other=body.replace(b"Lavf", b"Love"))
+    assert source.other[: len(body) // 2] == body[: len(body) // 2]
+    with serving(source) as host:
+        job_id = submit(stack, host)
+        eventually(lambda: stack.store.result(job_id, 0), LONG_S, "the first chunk")
+        source.go.set()
         shown = eventually(lambda: stack.ended(job_id), LONG_S, "its end")
     assert (shown["status"], shown["code"]) == ("FAILED", "source_changed")
 
