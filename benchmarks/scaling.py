@@ -8,11 +8,10 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from benchmarks.encoding import repeat
-from benchmarks.recording import SAMPLE, serving
+from benchmarks.recording import SAMPLE, samples_of, serving
 from benchmarks.serial import ingested
 from benchmarks.stacks import stack, transcribed
 from dispatcher.local import Plan
-from tasks.audio import load
 from tasks.engine import ChunkWork, load_engine
 from tasks.job import Options
 from tasks.model_names import model_of
@@ -71,5 +70,5 @@ def _bare(settings: Settings, left: "SimpleQueue[Path | None]", together: Barrie
     together.wait(READY_S)
     while blob := left.get():
         work = ChunkWork(0, 0, model, Options(language="en"))
-        engine.transcribe(load(blob.read_bytes()), work, lambda *_: None)
+        engine.transcribe(samples_of(blob), work, lambda *_: None)
     together.wait(PATIENCE_S)

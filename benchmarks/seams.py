@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.recording import serving
+from benchmarks.recording import samples_of, serving
 from benchmarks.stacks import heard, stack, transcribed
 from benchmarks.talks import SEED, Talk, talk
 from benchmarks.words import Errors, errors, words_of
 from dispatcher.local import Plan
-from tasks.audio import load
 from tasks.engine import ChunkWork, load_engine
 from tasks.job import Options
 from tasks.settings import Settings
@@ -56,7 +55,7 @@ def _in_one(made: Talk) -> str:
     """What the same engine hears in all of it at once."""
     engine = load_engine(Settings.from_env(api_keys={}, threads=2))
     work = ChunkWork(0, 0, "", Options(language="en"))
-    found = engine.transcribe(load(made.path.read_bytes()), work, lambda *_: None)
+    found = engine.transcribe(samples_of(made.path), work, lambda *_: None)
     return " ".join(segment.text for segment in found.segments)
 
 

@@ -6,7 +6,6 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import av
@@ -17,9 +16,8 @@ from benchmarks.sources import Source, sending
 from benchmarks.stacks import stack
 from benchmarks.talks import lecture
 from dispatcher.local import Plan
-from tasks.audio import write_flac
 from tasks.blobs import Blobs
-from tasks.cutting import cut, digest
+from tasks.cutting import cut
 from tasks.settings import Settings
 from tests.conftest import Stack
 from tests.corpus.running import peak_mib
@@ -142,12 +140,9 @@ def ingested(path: Path, settings: Settings) -> list[int]:
         search_ms=settings.cut_search_ms,
     )
     sizes: list[int] = []
-    for _, samples in cutting:
-        audio = BytesIO()
-        write_flac(audio, samples)
-        digest(samples)
-        blobs.put(f"{path.stem}/{len(sizes):05d}.flac", audio.getvalue())
-        sizes.append(len(audio.getvalue()))
+    for found in cutting:
+        blobs.put(f"{path.stem}/{len(sizes):05d}.{found.suffix}", found.data)
+        sizes.append(len(found.data))
     return sizes
 
 

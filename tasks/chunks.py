@@ -111,7 +111,9 @@ def aim(
         # At least half of what follows is left to the next chunk.
         ahead_ms = min(ahead_ms, (end_ms - nominal_ms) // 2)
     early = end_ms is not None or (index == 0 and first_ms)
-    return Aim(nominal_ms, back_ms, ahead_ms, nominal_ms + (ahead_ms if early else target_ms), last=False)
+    # More than the cut itself, or nothing might be left for the chunk after it.
+    follow_ms = max(1, ahead_ms) if early else target_ms
+    return Aim(nominal_ms, back_ms, ahead_ms, nominal_ms + follow_ms, last=False)
 
 
 def choose_cut_ms(

@@ -16,7 +16,7 @@ from tasks.speech import Speech
 from tasks.transcript import Segment, Word
 from tasks.windows import Audio, Window, accept, length_ms, place, speech_of
 
-# Decodings that a chunk may take beyond one for each of its windows, down the ladder and of what was left out.
+# Decodings that a chunk may take beyond one for each window, down the ladder and of what was left out.
 SPARE_RETRIES = 4
 # Mean probability of speech below which a window, or a segment, is hardly speech.
 WEAK_PROBABILITY = 0.5

@@ -37,7 +37,7 @@ class Feed:
         self._file = file
         self._tail = b""
         self._error: BaseException | None = None
-        # FFmpeg reads an MP4 that is cut off within its index only if it knows its size, and any other without
+        # FFmpeg reads an MP4 that is cut off within its index only if it knows its size, any other without
         # it: for that, nobody waits for a file that grows.
         self._sized = self.head[4:8] not in ISO_BOXES or getattr(file, "knows_end", True)
         self._ogg = self.head.startswith(b"OggS")

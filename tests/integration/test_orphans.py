@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from tasks import reaper
 from tasks.app import create_app
 from tasks.blobs import Blobs
 from tasks.context import Context, build
-from tasks.job import NewJob, Options, Request
-from tasks.leases import INGEST, SWEEP_AGAIN_MS, TRANSCRIBE, Lease
+from tasks.job import NewJob, Options, Request, Status
+from tasks.leases import INGEST, TRANSCRIBE, Lease
 from tasks.settings import Settings, child_environment
 from tests.bench import Bench
 from tests.conftest import BUCKET, Receiver, write_recording
@@ -98,20 +99,19 @@ def test_a_blob_of_an_attempt_that_was_killed_goes_with_its_job(context: Context
     assert stored(context.blobs) == []
 
 
-def test_a_blob_that_came_after_the_sweep_goes_later(context: Context, receiver: Receiver) -> None:
+def test_a_blob_that_came_after_the_sweep_goes_with_the_job(context: Context, receiver: Receiver) -> None:
     """Of a process that froze before, and died after: nobody was told."""
     lease = begun(context, receiver)
     bench = Bench(context.leases._redis, context.settings)
-    bench.finish()
-    pass_time(bench.redis, context.settings.retention_ms + 1_000)
+    context.store.finish("j", replace(bench.canceled(), status=Status.SUCCEEDED))
     reaper.tick(context)
     context.blobs.put(f"j/00000-{lease.fence}.flac", b"late")
     reaper.tick(context)
     assert stored(context.blobs) == ["00000-1"]
-    pass_time(bench.redis, SWEEP_AGAIN_MS)
+    pass_time(bench.redis, context.settings.retention_ms + 1_000)
     reaper.tick(context)
     assert stored(context.blobs) == []
-    assert bench.redis.zcard("lh:sweep") == 0
+    assert bench.redis.zcard("lh:sweep") == bench.redis.zcard("lh:jobs") == 0
 
 
 def test_another_job_of_the_same_id_keeps_its_audio(context: Context, receiver: Receiver) -> None:
@@ -119,10 +119,7 @@ def test_another_job_of_the_same_id_keeps_its_audio(context: Context, receiver: 
     begun(context, receiver)
     bench.finish()
     pass_time(bench.redis, context.settings.retention_ms + 1_000)
-    reaper.tick(context)
     begun(context, receiver)
     context.blobs.put("j/00000-1", b"new")
-    # Not the job's own time, which is over sooner.
-    bench.age("lh:sweep", "j/again")
     reaper.tick(context)
     assert stored(context.blobs) == ["00000-1"]
