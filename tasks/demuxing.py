@@ -68,7 +68,15 @@ class Recording:
             self._feed = Feed(file)
             if not self._feed.head:
                 raise SourceEmpty("the file holds no bytes: check that its URL is the recording itself")
-            self._container = opened.enter_context(_open(self._feed))
+            try:
+                container = _open(self._feed)
+            except NotMedia:
+                if self._feed.sized:
+                    raise
+                # With its size known, an index that is cut short can still be read.
+                self._feed = Feed(file, sized=True)
+                container = _open(self._feed)
+            self._container = opened.enter_context(container)
             self.stream = _audio_stream(self._container, self._audio_stream)
             self._opened = opened.pop_all()
         return self

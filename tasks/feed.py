@@ -15,6 +15,9 @@ ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot")
 # How FFmpeg asks for the size, and the answer that there is none (POSIX: function not implemented).
 WHENCE_END = 2
 NO_SIZE = -38
+# Damaged files send it to such places, bytes; this is how it is told that there is none (invalid argument).
+FARTHEST = 2**50
+NO_PLACE = -22
 # It leaves the length that an mp3 states, and with it what to leave out at the end, alone only in a file with
 # a size, which is not larger than the mp3 says; it does nothing else with the size. This is of one byte.
 ONE_BYTE = 0
@@ -23,10 +26,11 @@ ONE_BYTE = 0
 class Feed:
     """Hands a file's bytes to FFmpeg, and remembers what it needs to know afterwards.
 
-    The file may still be growing: a read then waits, and what it raises is raised again by `check`.
+    The file may still be growing: a read then waits, and what it raises is raised again by `check`. FFmpeg is
+    not told the size of an MP4, which may be a request of its own, unless it is `sized`.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, sized: bool = False) -> None:
         file.seek(0)
         self.head = _read_all(file, HEAD_BYTES)
         file.seek(0)
@@ -39,7 +43,7 @@ class Feed:
         self._error: BaseException | None = None
         # FFmpeg reads an MP4 that is cut off within its index only if it knows its size, any other without
         # it: for that, nobody waits for a file that grows.
-        self._sized = self.head[4:8] not in ISO_BOXES or getattr(file, "knows_end", True)
+        self.sized = sized or self.head[4:8] not in ISO_BOXES or getattr(file, "knows_end", True)
         self._ogg = self.head.startswith(b"OggS")
 
     def read(self, size: int) -> bytes:
@@ -64,8 +68,10 @@ class Feed:
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        if whence == WHENCE_END and not self._sized:
+        if whence == WHENCE_END and not self.sized:
             return NO_SIZE
+        if whence == 0 and not 0 <= offset <= FARTHEST:
+            return NO_PLACE
         if whence == WHENCE_END and self._mpeg:
             return ONE_BYTE
         try:

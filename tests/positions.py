@@ -9,7 +9,9 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 
-from tasks.audio import Samples
+from tasks.audio import Samples, Sound, load
+from tasks.chunks import Chunk
+from tasks.decoded import Cut
 from tests.media import add_film, add_pictures
 
 RATE = 16_000
@@ -91,3 +93,21 @@ def lag_ms(part: Samples, whole: Samples) -> float:
     likeness = near.max() / (np.linalg.norm(part) * np.linalg.norm(whole) + 1e-9)
     assert likeness > 0.5, f"the two are not alike ({likeness:.2f})"
     return float(np.argmax(near) - FAR) / 16
+
+
+def sound_of(made: Cut) -> Sound:
+    """What a worker makes of a chunk."""
+    span = made.span
+    return load(made.data, Chunk(0, span.start_ms, span.end_ms, made.digest, "", made.origin_ms))
+
+
+def chunk_lags_ms(chunks: list[Cut], whole: Samples) -> list[float]:
+    """How late the first and the last second of each chunk are in what a worker makes of it."""
+    lags = []
+    for made in chunks:
+        sound, expected = sound_of(made), whole[made.span.start_ms * 16 : made.span.end_ms * 16]
+        assert sound.damaged == 0
+        assert len(sound.samples) == (made.span.end_ms - made.span.start_ms) * 16
+        for part in (slice(0, RATE), slice(len(expected) - RATE, len(expected))):
+            lags.append(lag_ms(sound.samples[part], expected[part]))
+    return lags

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.audio import load
-from tasks.chunks import Chunk
 from tasks.cutting import cut
 from tasks.decoded import Cut
 from tasks.errors import NoAudioStream
 from tests.corpus.films import film
-from tests.positions import RATE, decode_whole, lag_ms, write_noise
+from tests.positions import chunk_lags_ms, decode_whole, write_noise
 
 NO_HEADER = {"write_xing": "0", "id3v2_version": "0"}
 FRAGMENTS = {"movflags": "empty_moov+default_base_moof", "frag_duration": "1000000"}
-# At each end of a chunk, samples that are compared.
-COMPARED = RATE
 COPIED, DECODED = "mka", "flac"
 
 
@@ -102,22 +98,6 @@ def chunks_of(path: Path, audio_stream: int | None = None) -> list[Cut]:
     return list(cut(path, target_ms=6_000, first_ms=(4_000,), search_ms=1_500, audio_stream=audio_stream))
 
 
-def lags_ms(chunks: list[Cut], path: Path, stream: int = 0) -> list[float]:
-    """How late each chunk's beginning and end are in what a worker makes of it."""
-    whole = decode_whole(path, stream)
-    lags = []
-    for made in chunks:
-        span = made.span
-        chunk = Chunk(0, span.start_ms, span.end_ms, made.digest, "", made.origin_ms)
-        sound = load(made.data, chunk)
-        assert sound.damaged == 0
-        assert len(sound.samples) == (span.end_ms - span.start_ms) * 16
-        expected = whole[span.start_ms * 16 : span.end_ms * 16]
-        for part in (slice(0, COMPARED), slice(len(expected) - COMPARED, len(expected))):
-            lags.append(lag_ms(sound.samples[part], expected[part]))
-    return lags
-
-
 def write(folder: Path, kind: Kind) -> Path:
     return write_noise(
         folder / kind.file,
@@ -141,7 +121,7 @@ def test_every_chunk_is_where_a_full_decode_has_it(tmp_path: Path, name: str) ->
     assert chunks[0].span.start_ms == 0
     assert all(before.span.end_ms == after.span.start_ms for before, after in pairwise(chunks))
     assert chunks[-1].span.end_ms == pytest.approx(len(decode_whole(path)) / 16, abs=20)
-    assert max(map(abs, lags_ms(chunks, path))) <= 2
+    assert max(map(abs, chunk_lags_ms(chunks, decode_whole(path)))) <= 2
     assert chunks_of(path) == chunks, "a second attempt gives the same bytes"
 
 
@@ -150,7 +130,7 @@ def test_an_audio_stream_can_be_chosen(tmp_path: Path, file: str) -> None:
     path = write_noise(tmp_path / file, "aac", rate=48_000, streams=3, pictures=True)
     for number in range(3):
         chunks = chunks_of(path, number)
-        assert max(map(abs, lags_ms(chunks, path, number))) <= 2
+        assert max(map(abs, chunk_lags_ms(chunks, decode_whole(path, number)))) <= 2
     assert chunks_of(path) in [chunks_of(path, number) for number in range(3)]
     with pytest.raises(NoAudioStream, match="no audio stream 3: the file has 3"):
         chunks_of(path, 3)

@@ -1,6 +1,7 @@
 """Recordings whose packets cannot simply be copied, or are not all there."""
 
 import re
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,22 +11,17 @@ import pytest
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 
-from tasks.audio import Sound, load
+from tasks.audio import load
 from tasks.chunks import Chunk
 from tasks.cutting import Cutting, cut
 from tasks.decoded import Cut
 from tasks.errors import NotMedia
 from tests.corpus.handmade import flac
-from tests.positions import RATE, decode_whole, lag_ms, noise, write_noise
+from tests.positions import RATE, chunk_lags_ms, decode_whole, lag_ms, noise, sound_of, write_noise
 
 
 def cutting_of(path: Path) -> Cutting:
     return cut(path, target_ms=6_000, first_ms=(4_000,), search_ms=1_500)
-
-
-def sound_of(made: Cut) -> Sound:
-    span = made.span
-    return load(made.data, Chunk(0, span.start_ms, span.end_ms, made.digest, "", made.origin_ms))
 
 
 def heard(chunks: list[Cut]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -183,3 +179,36 @@ def test_packets_that_decode_to_far_more_than_they_say_are_not_all_decoded(tmp_p
     sound = load(path.read_bytes(), Chunk(0, 0, 1_200, "", "", 0))
     assert len(sound.samples) == 1_200 * 16
     assert sound.heard_us < 2 * 65_535_000
+
+
+def edited(data: bytes, entries: list[tuple[int, int]]) -> bytes:
+    """An m4a whose index is last, with another edit list: (length in ms, start in samples) of each part."""
+    made = bytearray(data)
+    at = made.index(b"elst")
+    added = struct.pack(">I", len(entries)) + b"".join(
+        struct.pack(">IiI", length_ms, start, 0x10000) for length_ms, start in entries
+    )
+    for box in (b"moov", b"trak", b"edts", b"elst"):
+        place = made.rindex(box, 0, at + 4) - 4
+        size = int.from_bytes(made[place : place + 4])
+        made[place : place + 4] = (size + 12 * (len(entries) - 1)).to_bytes(4)
+    made[at + 8 : at + 24] = added
+    return bytes(made)
+
+
+def test_an_edit_list_moves_the_beginning(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "a.m4a", "aac")
+    path.write_bytes(edited(path.read_bytes(), [(16_500, 1024 + 7 * 22_050)]))
+    chunks = list(cutting_of(path))
+    assert {made.suffix for made in chunks} == {"mka"}
+    assert chunks[-1].span.end_ms == pytest.approx(16_500, abs=20)
+    assert max(map(abs, chunk_lags_ms(chunks, decode_whole(path)))) <= 2
+
+
+def test_an_edit_list_that_leaves_out_the_middle_is_decoded(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "a.m4a", "aac")
+    path.write_bytes(edited(path.read_bytes(), [(8_000, 1024), (8_000, 1024 + 12 * 44_100)]))
+    chunks = list(cutting_of(path))
+    assert chunks[-1].suffix == "flac"
+    assert chunks[-1].span.end_ms == pytest.approx(16_000, abs=50)
+    assert max(map(abs, chunk_lags_ms(chunks, decode_whole(path)))) <= 20
