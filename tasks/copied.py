@@ -20,7 +20,7 @@ POST_ROLL_US = 200_000
 # So many packets at the beginning are tried for one that can be decoded.
 MAX_HEAD = 50
 # One that is longer would be in more chunks than it is worth; so many bytes are too many for a chunk.
-MAX_PACKET_US = 2_000_000
+MAX_PACKET_US = 5_000_000
 MAX_BYTES = 64 * 1024 * 1024
 # The end of the recording that is decoded to know how long it is.
 TAIL_US = 1_000_000

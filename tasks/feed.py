@@ -16,7 +16,7 @@ ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot")
 WHENCE_END = 2
 NO_SIZE = -38
 # Damaged files send it to such places, bytes; this is how it is told that there is none (invalid argument).
-FARTHEST = 2**50
+FARTHEST = 2**42
 NO_PLACE = -22
 # It leaves the length that an mp3 states, and with it what to leave out at the end, alone only in a file with
 # a size, which is not larger than the mp3 says; it does nothing else with the size. This is of one byte.

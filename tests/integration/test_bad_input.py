@@ -27,6 +27,7 @@ from tasks.store import Store
 from tasks.uploads import Uploads
 from tests.conftest import Eventually, Receiver, Stack, write_recording
 from tests.hosts import connections, listening, port_of
+from tests.positions import write_noise
 
 
 class Flaky:
@@ -244,6 +245,29 @@ def test_a_truncated_recording_is_transcribed_and_says_so(
     # A client can neither read the job's row nor the worker's log.
     told = receiver.bodies("truncated")[-1]
     assert (shown.get("warnings"), told.get("warnings")) == ([warning], [warning])
+
+
+def test_damage_that_is_found_in_a_chunk_is_told(
+    stack: Stack, receiver: Receiver, eventually: Eventually
+) -> None:
+    path = write_noise(receiver.folder / "scratched.m4a", "aac")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    # Ingest decodes its beginning and its end only.
+    data[middle : middle + 5_000] = b"\xff" * 5_000
+    path.write_bytes(data)
+    job_input = {
+        "url": f"{receiver.url}/scratched.m4a",
+        "webhook_url": f"{receiver.url}/hook",
+        "recording_id": "scratched",
+    }
+    shown = ended(stack, eventually, job_input)
+    assert shown["status"] == "COMPLETED"
+    assert stack.store.job(shown["id"]).warnings == ()  # type: ignore[union-attr]
+    eventually(lambda: "completed" in receiver.statuses("scratched"))
+    (warning,) = receiver.bodies("scratched")[-1]["warnings"]
+    assert warning.startswith("damaged: ")
+    assert shown["warnings"] == [warning]
 
 
 def test_silence_is_a_success(stack: Stack, receiver: Receiver, eventually: Eventually) -> None:

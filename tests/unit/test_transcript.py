@@ -106,8 +106,9 @@ def test_merge_does_not_depend_on_order_or_repetition(
 
 
 @patient
-@given(results)
-def test_bytes_give_back_the_same_result(result: ChunkResult) -> None:
+@given(results, st.integers(0, 10**6))
+def test_bytes_give_back_the_same_result(result: ChunkResult, damaged: int) -> None:
+    result = replace(result, damaged=damaged)
     assert result_from_bytes(result_to_bytes(result)) == result
 
 
@@ -121,6 +122,16 @@ def test_counts_are_added_up_in_order_of_name() -> None:
         ChunkResult(1, (), counts={"windows": 3, "again": 1}),
     ]
     assert list(merge(results, duration_ms=1).counts.items()) == [("again", 1), ("windows", 5)]
+
+
+def test_damage_of_all_chunks_is_told_once_after_what_ingest_says() -> None:
+    heard = [ChunkResult(index, (), damaged=damaged) for index, damaged in enumerate((2, 0, 40))]
+    transcript = merge([*heard, heard[2]], duration_ms=4_000, warnings=("truncated: half",))
+    assert transcript.warnings == (
+        "truncated: half",
+        "damaged: 42 packets could not be decoded and are left out",
+    )
+    assert merge(heard[1:2], duration_ms=4_000).warnings == ()
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udc80", "\ud83d\ude00"])
