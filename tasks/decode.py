@@ -14,14 +14,15 @@ from tasks.job import Options
 from tasks.ladder import Decoding, bytes_per_s, faults, is_improbable, is_loop, rank, rungs
 from tasks.speech import Speech
 from tasks.transcript import Segment, Word
-from tasks.windows import Audio, Window, accept, length_ms, place, speech_of
+from tasks.windows import Audio, Window, accept, amplitude, length_ms, place, speech_of
 
 # Decodings that a chunk may take beyond one for each window, down the ladder and of what was left out.
 SPARE_RETRIES = 4
 # Mean probability of speech below which a window, or a segment, is hardly speech.
 WEAK_PROBABILITY = 0.5
-# Against the chunk's windows so far, and at the least: with less text, part of the speech may be left out.
-MIN_SHARE = 0.75
+# Of the amplitude of the chunk's speech: 30 dB below it.
+FAINT = 10 ** (-30 / 20)
+# With less text than in half of the chunk's windows so far, or than this, part of the speech may be left out.
 SLOW_BYTES_PER_S = 6.0
 # Windows that were decoded, those of them that went down the ladder, and texts that nobody said.
 COUNTED = ("windows", "fallback_windows", "dropped_hallucinations")
@@ -104,8 +105,12 @@ class ChunkDecoder:
         return self._languages[max(start_ms for start_ms in self._languages if start_ms <= word.start_ms)]
 
     def _is_weak(self, segment: Segment) -> bool:
-        """Whether there is hardly any speech where the segment is said to be."""
-        return self._speech.probability([Span(segment.start_ms, segment.end_ms)]) < WEAK_PROBABILITY
+        """Whether there is hardly any speech where the segment is said to be, or hardly any sound."""
+        span = Span(segment.start_ms, segment.end_ms)
+        if self._speech.probability([span]) < WEAK_PROBABILITY:
+            return True
+        usual = amplitude(self._audio, self._speech.utterances)
+        return amplitude(self._audio, [span]) < FAINT * usual
 
     def _best(self, row: _Row, first: Decoding, window: Window) -> Decoding:
         """The best decoding of a window, by the ladder where the first one is poor."""
@@ -139,7 +144,7 @@ class ChunkDecoder:
         rate = bytes_per_s(decoding.text, length_ms(self._speech.spoken(window)))
         usual = median(self._rates) if self._rates else 0.0
         self._rates.append(rate)
-        if rate >= max(SLOW_BYTES_PER_S, MIN_SHARE * usual):
+        if rate >= max(SLOW_BYTES_PER_S, usual):
             return None
         return row.model.align(row.alone(), [decoding], self._options)[0]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctranslate2 import get_cuda_device_count
+from ctranslate2 import StorageView, get_cuda_device_count
 from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.tokenizer import Tokenizer
@@ -95,9 +95,13 @@ class Whisper:
         return heard, self.generate(heard, options)
 
     def only(self, heard: Heard, index: int) -> Heard:
-        """One window of a batch, encoded by itself."""
+        """One window of a batch by itself."""
         features = heard.features[index : index + 1]
-        encoded = self._model.encode(features)
+        if heard.encoded.device == "cpu":
+            # The encoder is half of the work, and a row does not depend on the others.
+            encoded = StorageView.from_array(np.array(heard.encoded)[index : index + 1])
+        else:
+            encoded = self._model.encode(features)
         return Heard(features, encoded, (heard.tokenizers[index],), (heard.frames[index],))
 
     def _check(self, options: Options) -> None:

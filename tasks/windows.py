@@ -31,6 +31,12 @@ def speech_of(audio: Audio, window: Sequence[Span]) -> Audio:
     )
 
 
+def amplitude(audio: Audio, spans: Sequence[Span]) -> float:
+    """The root mean square of the samples in the spans; 0 where there are none."""
+    samples = speech_of(audio, spans) if spans else audio[:0]
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
+
+
 def place(word: Word, window: Window) -> Word:
     """The word moved from the window's speech to the span it was spoken in, and held inside it."""
     silence_ms = window[0].start_ms

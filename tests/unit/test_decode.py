@@ -200,7 +200,7 @@ def test_speech_with_too_little_text_is_decoded_again(options: Options) -> None:
 
 
 def test_a_window_with_less_text_than_the_others_is_looked_at_closely() -> None:
-    """Its words are aligned: in another chunk, that of a slow speaker, it would be as it should."""
+    """Its words are aligned: to see that nothing is missing costs a twentieth of what decoding did."""
     slow = Scripted(lambda *_: GOOD)
     decoder_of(slow, 4, BARE).listen(windows_of(4))
     assert slow.aligned == 0
@@ -233,6 +233,20 @@ def test_a_refrain_stays() -> None:
     decoder = decoder_of(Scripted(lambda *_: refrain), 1)
     decoder.listen(windows_of(1))
     assert text(decoder).count("Row") == 6
+
+
+@pytest.mark.parametrize(("level", "kept"), [(0.05, True), (0.02, False)])
+def test_thanks_that_are_far_fainter_than_the_speech_are_dropped(level: float, kept: bool) -> None:
+    def say(number: int, _options: Options) -> Decoding:
+        return GOOD if number else replace(GOOD, text=" Thank you. We shall see each other again, I am told.")
+
+    decoder = decoder_of(Scripted(say), 3)
+    # The model hears its first sample, which is 0 in the first window.
+    decoder._audio[1 : WINDOW_MS * 16] = level
+    decoder._audio[WINDOW_MS * 16 :] = 1.0
+    decoder.listen(windows_of(2))
+    assert ("Thank you." in text(decoder)) == kept
+    assert "We shall see" in text(decoder)
 
 
 @pytest.mark.parametrize("options", [WORDS, BARE])
