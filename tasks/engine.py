@@ -102,7 +102,7 @@ class FasterWhisperEngine:
         options = work.options
         name = model_names.model_of(work.model, self._settings)
         model_names.check_language(name, options.language, options.task, options.multilingual)
-        kind = self._kind(name)
+        kind, steps = self._kind(name), self._models.steps.total()
         model = self._models.get(kind)
         if not model.is_multilingual:
             model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
@@ -119,7 +119,8 @@ class FasterWhisperEngine:
         segments = decoder.segments(
             max_ms=self._settings.segment_max_ms, max_chars=self._settings.segment_max_chars
         )
-        counts = dict(sorted(decoder.counts.items()))
+        lacked = self._models.steps.total() - steps
+        counts = dict(sorted({**decoder.counts, **({"out_of_memory": lacked} if lacked else {})}.items()))
         if not segments:
             return ChunkResult(work.index, (), counts=counts)
         return ChunkResult(

@@ -177,11 +177,33 @@ def test_batches_are_halved_until_they_fit_in_memory(windows: Audio) -> None:
     result = transcribe(EngineOf(model, batch_size=4), windows, SHORT)
     assert model.batches == [4, 2, 1, 1, 1, 1]
     assert text(result).count("fellow") == 4
+    assert result.counts["out_of_memory"] == 2
 
 
 def test_a_single_window_that_does_not_fit_is_a_failure(speech: Audio) -> None:
     with pytest.raises(EngineFailed, match="no memory left"):
         transcribe(EngineOf(SmallMemory(most_windows=0)), speech)
+
+
+def test_a_window_that_does_not_fit_is_decoded_in_a_lighter_compute_type(windows: Audio) -> None:
+    heavy, light = SmallMemory(most_windows=0), SmallMemory()
+
+    class Ladder(FasterWhisperEngine):
+        """An engine whose memory suffices for the lighter one only."""
+
+        def _load(self, kind: Kind) -> Whisper:
+            return heavy if kind.compute_type == "float32" else light
+
+    engine = Ladder(Settings(device="cpu", compute_type="float32", batch_size=4))
+    result = transcribe(engine, windows, SHORT)
+    assert (heavy.batches, light.batches) == ([4, 2, 1], [4])
+    assert text(result).count("fellow") == 4
+    assert result.counts["out_of_memory"] == 3
+    # The next chunk does not begin with what does not fit.
+    again = transcribe(engine, windows, SHORT)
+    assert again.segments == result.segments
+    assert "out_of_memory" not in again.counts
+    assert heavy.batches == [4, 2, 1]
 
 
 def test_another_failure_of_the_model_is_not_tried_with_less(windows: Audio) -> None:
