@@ -85,6 +85,16 @@ def test_room_that_is_promised_is_nobody_elses(disk: Path) -> None:
         one.grow(0, SIZE)
 
 
+def test_the_middle_of_a_file_whose_end_came_first_has_its_room(disk: Path) -> None:
+    one, other = (Room(target(disk, name), MIB) for name in ("one", "other"))
+    one.grow(0, 8 * MIB)
+    with (disk / "tmp/one/source").open("wb") as file:
+        file.seek(7 * MIB)
+        file.write(bytes(MIB))
+    with pytest.raises(DiskFull):
+        other.grow(0, 8 * MIB)
+
+
 def test_a_download_of_unknown_length_is_promised_room_ahead_of_it(disk: Path) -> None:
     room = Room(target(disk, "one"), 0)
     # All of a disk this small is less than what a download of unknown length is promised.

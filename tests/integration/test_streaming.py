@@ -41,6 +41,9 @@ class Source:
     other: bytes = b""
     asked: int = 0
     go: threading.Event = field(default_factory=threading.Event)
+    # Its last bytes come once this is set, too.
+    end_bytes: int = 0
+    end: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, request: Request) -> None:
         if self.ranges and "Range" in request.headers:
@@ -54,7 +57,11 @@ class Source:
         if answer == "goes on":
             self.go.wait(LONG_S)
             with suppress(OSError):
-                request.connection.sendall(self.body[half:])
+                last = len(self.body) - self.end_bytes
+                request.connection.sendall(self.body[half:last])
+                if self.end_bytes:
+                    self.end.wait(LONG_S)
+                request.connection.sendall(self.body[last:])
 
 
 @contextmanager
@@ -181,12 +188,16 @@ def test_an_end_of_another_file_fails_the_job_in_the_end(
 ) -> None:
     """Its index is the right one, but not to the byte; both say that they are of the same version."""
     body = recording(tmp_path, 61, "m4a")
-    source = Source(body, ranges=True, other=body.replace(b"Lavf", b"Love"))
-    assert source.other[: len(body) // 2] == body[: len(body) // 2]
+    index = body.index(b"moov")
+    other = body[:index] + body[index:].replace(b"Lavf", b"Love")
+    assert other != body
+    source = Source(body, ranges=True, other=other, end_bytes=len(body) - index)
     with serving(source) as host:
         job_id = submit(stack, host)
         eventually(lambda: stack.store.result(job_id, 0), LONG_S, "the first chunk")
         source.go.set()
+        eventually(lambda: stack.store.result(job_id, 5), LONG_S, "the last chunk")
+        source.end.set()
         shown = eventually(lambda: stack.ended(job_id), LONG_S, "its end")
     assert (shown["status"], shown["code"]) == ("FAILED", "source_changed")
 

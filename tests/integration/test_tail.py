@@ -19,6 +19,8 @@ from tests.media import encode
 
 GIB = 2**30
 LONG_S = 30
+# Nothing is broken off for being late.
+PATIENT = SETTINGS.model_copy(update={"source_timeout_ms": 600_000})
 
 
 def silent() -> None:
@@ -48,7 +50,7 @@ class Source:
 def reading(url: str, target: Path) -> Iterator[tuple[Growing, Arrivals]]:
     """Of a download, while it lasts."""
     with Arrivals(target) as arrivals, Bringers(arrivals) as threads:
-        download = Download(url, arrivals, SETTINGS, quiet)
+        download = Download(url, arrivals, PATIENT, quiet)
 
         def bring() -> None:
             download.run()
@@ -244,7 +246,7 @@ def test_every_look_up_of_the_end_is_guarded(crowd: Host, target: Path, large: b
     source = Source(large, 1_000)
     crowd.scripts = [source]
     names = Names(["127.0.0.1"], ["169.254.169.254"])
-    policy = SETTINGS.model_copy(
+    policy = PATIENT.model_copy(
         update={"allow_private_addresses": False, "allowed_addresses": ("127.0.0.0/8",)}
     )
     with Arrivals(target) as arrivals, Bringers(arrivals) as threads:
