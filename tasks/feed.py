@@ -41,9 +41,7 @@ class Feed:
         self._file = file
         self._tail = b""
         self._error: BaseException | None = None
-        # FFmpeg reads an MP4 that is cut off within its index only if it knows its size, any other without
-        # it: for that, nobody waits for a file that grows.
-        self.sized = sized or self.head[4:8] not in ISO_BOXES or getattr(file, "knows_end", True)
+        self.sized = sized or self.head[4:8] not in ISO_BOXES
         self._ogg = self.head.startswith(b"OggS")
 
     def read(self, size: int) -> bytes:

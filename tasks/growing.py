@@ -78,11 +78,6 @@ class Growing(io.RawIOBase, BinaryIO):
     def seekable(self) -> bool:
         return True
 
-    @property
-    def knows_end(self) -> bool:
-        """Whether seek() need not wait to find the file's end."""
-        return self._arrivals.total is not None
-
     def tell(self) -> int:
         return self._position
 

@@ -14,8 +14,6 @@ from tests.positions import write_noise
 class Growing(io.RawIOBase):
     """A file that gives a little at each read, knows how far it was read, and may break off."""
 
-    knows_end = False
-
     def __init__(self, data: bytes, *, breaks_at: int | None = None) -> None:
         super().__init__()
         self.farthest = 0
