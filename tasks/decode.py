@@ -40,6 +40,9 @@ class Model(Protocol):
     def align(self, heard: Any, decodings: Sequence[Decoding], options: Options) -> list[list[Word]]: ...
 
 
+Heard = tuple[list[Decoding], list[list[Word] | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """One window of a batch."""
@@ -62,29 +65,41 @@ class ChunkDecoder:
         self._retries = self._rests = windows + SPARE_RETRIES
         self._rates: list[float] = []
         self._words: list[Word] = []
+        self._left_out: list[Window] = []
         # By the start of each window.
         self._languages: dict[int, str] = {}
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
-    def decode(self, model: Model, windows: Sequence[Window]) -> list[Window]:
-        """Decode a batch of windows of at most 30 s; returns what has to be decoded again, in windows."""
-        heard, first = model.decode([speech_of(self._audio, window) for window in windows], self._options)
-        best = [
-            self._best(_Row(model, heard, index), decoding, window)
-            for index, (decoding, window) in enumerate(zip(first, windows, strict=True))
-        ]
-        aligned = model.align(heard, best, self._options) if self._options.word_timestamps else None
-        again: list[Window] = []
-        for index, (window, decoding) in enumerate(zip(windows, best, strict=True)):
+    def decode(self, model: Model, windows: Sequence[Window]) -> None:
+        """Decode a batch of windows. Where it raises, all is as it was before, and less may be tried."""
+        before = self._retries, len(self._rates), self.counts.copy()
+        try:
+            best, said = self._heard(model, windows)
+        except Exception:
+            self._retries, known, self.counts = before
+            del self._rates[known:]
+            raise
+        for window, decoding, words in zip(windows, best, said, strict=True):
             self.counts["windows"] += 1
             self._languages[window[0].start_ms] = decoding.language
             if self._is_noise(window, decoding):
                 self.counts["dropped_hallucinations"] += bool(decoding.text.strip())
-                continue
-            row = _Row(model, heard, index)
-            words = aligned[index] if aligned else self._aligned_if_short(row, window, decoding)
-            again += self._take(window, decoding, words)
-        return again
+            else:
+                self._left_out += self._take(window, decoding, words)
+
+    def left_out(self) -> list[Window]:
+        """What has to be decoded once all windows were: asked for again, it is nothing."""
+        left_out, self._left_out = self._left_out, []
+        return left_out
+
+    def _heard(self, model: Model, windows: Sequence[Window]) -> Heard:
+        """The best decoding of each window, and its words where they were aligned."""
+        heard, first = model.decode([speech_of(self._audio, window) for window in windows], self._options)
+        rows = [_Row(model, heard, index) for index in range(len(windows))]
+        best = [self._best(*each) for each in zip(rows, first, windows, strict=True)]
+        if self._options.word_timestamps:
+            return best, [*model.align(heard, best, self._options)]
+        return best, [self._aligned_if_short(*each) for each in zip(rows, windows, best, strict=True)]
 
     def segments(self, *, max_ms: int, max_chars: int) -> list[Segment]:
         """What was said, in captions of at most this size; with words if they were asked for."""

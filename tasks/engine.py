@@ -194,11 +194,11 @@ class FasterWhisperEngine:
             batch = pending[: self._models.batch_size(kind, batch_size)]
             try:
                 with named_failures():
-                    again = decoder.decode(self._models.get(kind), batch)
+                    decoder.decode(self._models.get(kind), batch)
             except OutOfMemory as error:
                 self._models.less(kind, len(batch), error)
                 continue
-            pending = pending[len(batch) :] + again
+            pending = pending[len(batch) :] or decoder.left_out()
             done += len(batch)
             following = min(self._models.batch_size(kind, batch_size), len(pending))
             on_window(done, done + len(pending), following)

@@ -66,7 +66,8 @@ class Decoder(ChunkDecoder):
     model: Scripted
 
     def listen(self, windows: Sequence[Window]) -> list[Window]:
-        return self.decode(self.model, windows)
+        self.decode(self.model, windows)
+        return self.left_out()
 
 
 def decoder_of(model: Scripted, count: int, options: Options = WORDS, probability: float = 0.95) -> Decoder:
@@ -161,6 +162,36 @@ def test_a_chunk_in_which_nothing_is_understood_costs_a_bounded_time() -> None:
     decoder = decoder_of(model, 10, Options(beam_size=1, hotwords="Cohen"))
     decoder.listen(windows_of(10))
     assert len(model.generated) == 14
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+def test_a_batch_that_does_not_fit_leaves_nothing_behind(options: Options) -> None:
+    class Full(Scripted):
+        """A model that has no memory left when it aligns."""
+
+        full = True
+
+        def align(
+            self, heard: list[int], decodings: Sequence[Decoding], options: Options
+        ) -> list[list[Word]]:
+            if self.full and len(self.generated) > 2:
+                raise MemoryError
+            return super().align(heard, decodings, options)
+
+    def say(number: int, _options: Options) -> Decoding:
+        # Less and less, so that the last ones are aligned whether words are asked for or not.
+        text = f" {number} said:{SENTENCE}{SENTENCE}"[: 150 - 9 * number]
+        return replace(GOOD, text=text, avg_logprob=-1.5)
+
+    model = Full(say)
+    decoder = decoder_of(model, 4, options)
+    with pytest.raises(MemoryError):
+        decoder.listen(windows_of(4))
+    assert (text(decoder), decoder.counts["windows"], decoder.counts["fallback_windows"]) == ("", 0, 0)
+    model.full = False
+    decoder.listen(windows_of(4))
+    assert [text(decoder).count(f"{number} said") for number in range(4)] == [1, 1, 1, 1]
+    assert (decoder.counts["windows"], decoder.counts["fallback_windows"]) == (4, 4)
 
 
 @pytest.mark.parametrize("options", [WORDS, BARE])
