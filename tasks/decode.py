@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from tasks.captions import segments_from_words, words_from_text
-from tasks.chunks import Span
+from tasks.chunks import Span, pack_windows
 from tasks.hallucinations import is_filler, sifted, unlooped
 from tasks.job import Options
 from tasks.ladder import Decoding, bytes_per_s, faults, is_improbable, is_loop, rank, rungs
@@ -58,14 +58,18 @@ class _Row:
 class ChunkDecoder:
     """What is said in one chunk. What it makes of a window depends on those before, and on no batch."""
 
-    def __init__(self, audio: Audio, speech: Speech, options: Options, windows: int) -> None:
+    def __init__(
+        self, audio: Audio, speech: Speech, options: Options, windows: int, limit_ms: int = 30_000
+    ) -> None:
         self._audio = audio
         self._speech = speech
         self._options = options
+        self._limit_ms = limit_ms
         self._retries = self._rests = windows + SPARE_RETRIES
         self._rates: list[float] = []
         self._words: list[Word] = []
-        self._left_out: list[Window] = []
+        self._halves: list[Window] = []
+        self._ends: list[Window] = []
         # By the start of each window.
         self._languages: dict[int, str] = {}
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
@@ -85,12 +89,22 @@ class ChunkDecoder:
             if self._is_noise(window, decoding):
                 self.counts["dropped_hallucinations"] += bool(decoding.text.strip())
             else:
-                self._left_out += self._take(window, decoding, words)
+                left_out = self._take(window, decoding, words)
+                if len(left_out) == 1:
+                    self._ends += left_out
+                else:
+                    self._halves += left_out
 
     def left_out(self) -> list[Window]:
-        """What has to be decoded once all windows were: asked for again, it is nothing."""
-        left_out, self._left_out = self._left_out, []
-        return left_out
+        """What has to be decoded once all windows were, in windows; asked for again, it is nothing."""
+        ends, halves = self._ends, self._halves
+        self._ends, self._halves = [], []
+        if not self._options.multilingual:
+            # Several ends take a window as much time as one.
+            ends = pack_windows(
+                [span for end in sorted(ends, key=_start_ms) for span in end], limit_ms=self._limit_ms
+            )
+        return ends + halves
 
     def _heard(self, model: Model, windows: Sequence[Window]) -> Heard:
         """The best decoding of each window, and its words where they were aligned."""
@@ -182,3 +196,7 @@ class ChunkDecoder:
         self._words += kept
         self._rests -= len(again)
         return again
+
+
+def _start_ms(window: Window) -> int:
+    return window[0].start_ms

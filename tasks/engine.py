@@ -112,7 +112,8 @@ class FasterWhisperEngine:
         if not windows:
             return ChunkResult(work.index, ())
         elected = self._elected(kind, audio, windows, options)
-        decoder = ChunkDecoder(audio, speech, replace(options, language=elected.language), len(windows))
+        options = replace(options, language=elected.language)
+        decoder = ChunkDecoder(audio, speech, options, len(windows), longest_ms)
         limits = work.batch_size, options.batch_size, self._settings.batch_size
         batch_size = min(limit for limit in limits if limit)
         self._decode(kind, decoder, windows, on_window, batch_size=batch_size)

@@ -164,6 +164,15 @@ def test_a_chunk_in_which_nothing_is_understood_costs_a_bounded_time() -> None:
     assert len(model.generated) == 14
 
 
+def test_the_ends_of_several_windows_are_one_window() -> None:
+    short = replace(GOOD, text=" It was a day like any")
+    decoder = decoder_of(Scripted(lambda *_: short, share=0.3), 3)
+    (together,) = decoder.listen(windows_of(3))
+    assert together == tuple(Span(window[0].start_ms + 3_000, window[0].end_ms) for window in windows_of(3))
+    each = decoder_of(Scripted(lambda *_: short, share=0.3), 3, Options(multilingual=True))
+    assert each.listen(windows_of(3)) == [(span,) for span in together]
+
+
 @pytest.mark.parametrize("options", [WORDS, BARE])
 def test_a_batch_that_does_not_fit_leaves_nothing_behind(options: Options) -> None:
     class Full(Scripted):
