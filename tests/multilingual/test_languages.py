@@ -105,6 +105,11 @@ def test_multilingual_gives_each_window_its_own(engine: FasterWhisperEngine, say
     assert script(text(pinned)) == {"LATIN"}
 
 
+def test_multilingual_overrides_the_language_that_is_given(engine: FasterWhisperEngine, say: Say) -> None:
+    result = heard(engine, say("de"), language="en", multilingual=True, max_new_tokens=10)
+    assert {segment.language for segment in result.segments} == {result.language} == {"de"}
+
+
 @pytest.mark.skipif(not SPOKEN.exists(), reason=f"{SPOKEN.name} is not on this machine")
 def test_real_speech_in_two_languages(engine: FasterWhisperEngine) -> None:
     audio: Audio = decode_audio(str(SPOKEN))
