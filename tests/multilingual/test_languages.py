@@ -2,6 +2,7 @@
 
 import unicodedata
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from tests.multilingual.conftest import Say
 from tests.multilingual.synthesis import SAID, spaced
 from tests.speech import SECOND, no_report, silence, text
 
-# Real speech that only some machines have: English, then German.
-SPOKEN = ROOT.parent / "shared" / "audio" / "multilingual.mp3"
+# Real sound that only some machines have: English, then German; and a trumpet, and birds.
+SHARED = ROOT.parent / "shared" / "audio"
+SPOKEN = SHARED / "multilingual.mp3"
+SPEECHLESS = [SHARED / "music-trumpet.ogg", SHARED / "birds.ogg"]
 # A word that Whisper base understands of each.
 UNDERSTOOD = {"en": "weather", "fr": "montagne", "de": "menschen", "he": "תודה"}
 
@@ -67,6 +70,15 @@ def test_nobody_votes_in_silence(engine: FasterWhisperEngine) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 8 * SECOND).astype(np.float32)
     for nothing in (silence(8), noise):
         assert heard(engine, nothing) == ChunkResult(0, ())
+
+
+@pytest.mark.parametrize("sound", SPEECHLESS, ids=lambda sound: sound.stem)
+def test_music_and_birds_have_no_vote(engine: FasterWhisperEngine, sound: Path) -> None:
+    if not sound.exists():
+        pytest.skip(f"{sound.name} is not on this machine")
+    audio: Audio = decode_audio(str(sound))
+    result = heard(engine, audio[: 60 * SECOND])
+    assert (result.segments, result.language, result.language_probability) == ((), "", 0.0)
 
 
 def test_silence_before_the_first_word_has_no_vote(engine: FasterWhisperEngine, say: Say) -> None:

@@ -25,6 +25,7 @@ from tasks.model_names import (
     check_language,
     default_model,
     detect_device,
+    engine_of,
     model_of,
     models_to_load,
 )
@@ -311,3 +312,8 @@ def test_check_language(
 def test_languages_are_whispers() -> None:
     assert len(LANGUAGES) == 100
     assert {"en", "he", "iw", "haw", "yue"} & LANGUAGES == {"en", "he", "haw", "yue"}
+
+
+def test_the_engine_that_runs_is_named() -> None:
+    assert engine_of(Settings()) == "faster-whisper"
+    assert engine_of(Settings(engine="mine:Engine")) == "mine:Engine"
