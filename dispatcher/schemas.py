@@ -19,7 +19,6 @@ from tasks.settings import Settings
 M = TypeVar("M", bound=BaseModel)
 
 MIN_CHUNK_S, MAX_CHUNK_S = 10, 1800
-MAX_AUDIO_STREAM = 999
 MAX_BATCH = 1000
 # It is part of every webhook.
 MAX_RECORDING_ID = 500
@@ -44,7 +43,7 @@ class Source(BaseModel):
     webhook_url: str | None = None
     recording_id: str | None = Field(None, max_length=MAX_RECORDING_ID)
     chunk_seconds: float | None = Field(None, ge=MIN_CHUNK_S, le=MAX_CHUNK_S)
-    audio_stream: int | None = Field(None, ge=0, le=MAX_AUDIO_STREAM)
+    audio_stream: int | None = Field(None, ge=0)
     stream_format: Dialect | None = None
     allow_gaps: bool = False
 

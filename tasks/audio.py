@@ -120,20 +120,19 @@ def gap_warnings(recording: Recording, length_ms: int, silent_us: int) -> list[s
 
 
 class AudioReader:
-    """One audio stream of a recording, decoded as it is iterated: blocks of 16 kHz mono in [-1, 1).
+    """The default audio stream of a recording, decoded as it is iterated: blocks of 16 kHz mono in [-1, 1).
 
     `warnings` is complete when the iteration is. Time is the number of samples: a stream that starts late is
     moved to the beginning, holes are silent. Iterating raises as Recording does, and NotMedia where nothing
     can be decoded.
     """
 
-    def __init__(self, source: Path | BinaryIO, audio_stream: int | None = None) -> None:
+    def __init__(self, source: Path | BinaryIO) -> None:
         self.warnings: list[str] = []
         self._source = source
-        self._audio_stream = audio_stream
 
     def __iter__(self) -> Iterator[Samples]:
-        with Recording(self._source, self._audio_stream) as recording:
+        with Recording(self._source) as recording:
             decoder = Decoder(recording.stream, FrameClock(HOLE_US))
             count = 0
             for packet in recording:

@@ -10,6 +10,7 @@ from tasks.audio import HOLE_US, SAMPLES_PER_MS, Samples, gap_warnings, trimmed,
 from tasks.chunks import Span
 from tasks.decoded import Cut, Decoded, decoded_cut
 from tasks.demuxing import Packet, Recording
+from tasks.errors import NotMedia
 from tasks.packets import NotCopyable, Piece, digest, parameters, write_blob
 from tasks.timeline import FrameClock, PacketClock
 
@@ -24,6 +25,7 @@ MAX_PACKET_US = 5_000_000
 MAX_BYTES = 64 * 1024 * 1024
 # The end of the recording that is decoded to know how long it is.
 TAIL_US = 1_000_000
+TRIED_MS = 1_000
 # What the packets around a cut decode to may differ so much from what their stamps say, of their length.
 MAX_DRIFT = 0.01
 
@@ -48,6 +50,7 @@ class Copied:
         # When sound goes on again, and after how long.
         self._holes: list[tuple[int, int]] = []
         self._finished_us = 0
+        self._tried = False
 
     @property
     def end_ms(self) -> int:
@@ -103,10 +106,14 @@ class Copied:
         if not pieces:
             return np.zeros((end_ms - start_ms) * SAMPLES_PER_MS, np.float32)
         data, origin_ms = write_blob(self._recording.stream, pieces)
-        sound = trimmed(data, origin_ms, Span(start_ms, end_ms))
+        try:
+            sound = trimmed(data, origin_ms, Span(start_ms, end_ms))
+        except NotMedia as error:
+            raise NotCopyable("its packets cannot be read once they are copied") from error
         length_us = sum(piece.end_us - piece.start_us for piece in pieces)
         if abs(sound.heard_us - length_us) > MAX_DRIFT * length_us + POST_ROLL_US:
             raise NotCopyable("its packets are not as long as they say")
+        self._tried = True
         return sound.samples
 
     def take(self, end_ms: int) -> Cut:
@@ -114,6 +121,9 @@ class Copied:
         span = Span(self.start_ms, end_ms)
         pieces = self._around(span.start_ms * 1000, end_ms * 1000)
         if any(piece.end_us > span.start_ms * 1000 and piece.start_us < end_ms * 1000 for piece in pieces):
+            if not self._tried:
+                # One without a cut; what a worker cannot do with its packets must be known here.
+                self.between(span.start_ms, min(end_ms, span.start_ms + TRIED_MS))
             stream = self._recording.stream
             data, origin_ms = write_blob(stream, pieces)
             cut = Cut(span, data, digest(stream, pieces), "mka", origin_ms)

@@ -106,7 +106,8 @@ def write_blob(stream: AudioStream, pieces: Sequence[Piece]) -> tuple[bytes, int
 def digest(stream: AudioStream, pieces: Sequence[Piece]) -> str:
     """16 hex digits that tell a chunk's packets, and when each is played: SHA-256 of them."""
     context = stream.codec_context
-    made = hashlib.sha256(f"{context.name} {context.rate} {context.channels}".encode())
+    told = f"{context.codec.canonical_name} {context.rate} {context.channels}"
+    made = hashlib.sha256(told.encode())
     made.update(context.extradata or b"")
     for start_us, _, packet in pieces:
         made.update(struct.pack("<qq", start_us, packet.size))
