@@ -19,6 +19,8 @@ PICTURE = HERE / "docs" / "images" / "performance.svg"
 MODES = (LONGHAND, BATCHED, SEQUENTIAL)
 RECORDINGS = ("real clips", "synthetic sample")
 AIM_CPU_S = 3.5
+# Of figures that are to be measured again: why.
+PROVISIONAL = "provisional"
 
 Figures = Mapping[str, Any]
 
@@ -28,8 +30,9 @@ def main() -> None:
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
     page = PAGE.read_text(encoding="utf-8")
     for name, table in TABLES.items():
-        if name in results:
-            page = between_marks(page, name, table(results[name]))
+        if found := measured(results, name):
+            note = results[name].get(PROVISIONAL, "")
+            page = between_marks(page, name, f"{note}\n\n{table(found)}".strip())
     PAGE.write_text(page, encoding="utf-8")
     PICTURE.write_text(drawn(panels(results)), encoding="utf-8")
 
@@ -52,13 +55,13 @@ def panels(results: Figures) -> list[Panel]:
         for figure, title in (("RTFx", "times real time"), ("WER, %", "word error rate, %")):
             groups = {words: {mode: found[words][mode][figure] for mode in MODES} for words in WORDS}
             made.append(Panel(f"{recording}: {title}", groups))
-    if serial := _measured(results, "serial"):
+    if serial := measured(results, "serial"):
         lengths = {
             name: {length: each["CPU, s per audio hour"] for length, each in by_length.items()}
             for name, by_length in serial.items()
         }
         made.append(Panel("ingest: CPU seconds an audio hour", lengths, AIM_CPU_S))
-    if scaling := _measured(results, "scaling"):
+    if scaling := measured(results, "scaling"):
         rates = {
             name: {series: each[f"{series}, chunks/s"] for series in (LONGHAND, "bare processes")}
             for name, each in scaling.items()
@@ -68,9 +71,9 @@ def panels(results: Figures) -> list[Panel]:
     return made
 
 
-def _measured(results: Figures, name: str) -> dict[str, Any]:
-    """The figures of a benchmark without those of its machine."""
-    return {key: value for key, value in results.get(name, {}).items() if key != "machine"}
+def measured(results: Figures, name: str) -> dict[str, Any]:
+    """The figures of a benchmark, without what is said about them."""
+    return {key: value for key, value in results.get(name, {}).items() if key not in ("machine", PROVISIONAL)}
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -111,7 +114,6 @@ def _serial(found: Figures) -> str:
             each["peak, MiB"],
         ]
         for name, by_length in found.items()
-        if name != "machine"
         for length, each in by_length.items()
     ]
     head = (
@@ -127,7 +129,7 @@ def _serial(found: Figures) -> str:
 
 
 def _resident(found: Figures) -> str:
-    lengths = [name for name in found if name != "machine"]
+    lengths = list(found)
     roles = list(found[lengths[0]])
     return table(
         ["peak, MiB", *lengths], [[role, *(found[name][role] for name in lengths)] for role in roles]
@@ -135,7 +137,7 @@ def _resident(found: Figures) -> str:
 
 
 def _scaling(found: Figures) -> str:
-    counts = [name for name, each in found.items() if isinstance(each, dict) and name != "machine"]
+    counts = [name for name, each in found.items() if isinstance(each, dict)]
     figures = list(found[counts[0]])
     return table(["", *counts], [[figure, *(found[name][figure] for name in counts)] for figure in figures])
 
@@ -143,8 +145,6 @@ def _scaling(found: Figures) -> str:
 def _seams(found: Figures) -> str:
     rows: list[tuple[str, object]] = []
     for name, value in found.items():
-        if name == "machine":
-            continue
         if isinstance(value, dict):
             low, high = value["95 % interval"]
             rows.append((name, f"{value['points']} points, {low} to {high}"))
