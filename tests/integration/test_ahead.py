@@ -221,7 +221,8 @@ def test_a_prepared_chunk_that_ends_its_process_is_done_by_another(
     assert sorted(line["chunk"] for line in done) == list(range(12)), "each is written once"
     deaths = ahead.redis.hget(f"lh:job:{job_id}:leases", "7:deaths")
     # On a busy machine the lease of one that hangs may be over before its parent ends it.
-    assert deaths in {"die": [b"1"], "grip": [b"1", None]}.get(how, [None])
+    possible: dict[str, list[bytes | None]] = {"die": [b"1"], "grip": [b"1", None]}
+    assert deaths in possible.get(how, [None])
     others = [index for index in range(12) if ahead.redis.hget(f"lh:job:{job_id}:leases", f"{index}:deaths")]
     assert others == ([7] if deaths else []), "nobody else is charged"
 
