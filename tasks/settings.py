@@ -116,7 +116,8 @@ class Settings(BaseModel):
     prefetch: Literal["auto", "on", "off"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_type: str = "default"
-    batch_size: int = Field(8, ge=1)
+    # None: by device (tasks/engine.py).
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     # Threads of one decoder on a CPU. One is best there: DESIGN.md has the figures.
     threads: int = Field(1, ge=1)
     # Of a caption, unless a single word is longer.
