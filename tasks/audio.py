@@ -35,6 +35,8 @@ MAX_FRAME_S = 600
 # of a blob are rounded to a millisecond.
 HOLE_US = 500_000
 BLOB_HOLE_US = 40_000
+# Of a blob, samples that are decoded beyond its span: the longest packet that is copied, and more.
+SPARE = 6 * SAMPLE_RATE
 
 
 def usable(frame: AudioFrame) -> bool:
@@ -216,7 +218,7 @@ def trimmed(data: bytes, origin_ms: int, span: Span) -> Sound:
             if packet and span.start_ms <= (packet.pts or 0) + origin_ms < span.end_ms:
                 damaged += decoder.damaged - before
             # Packets may decode to far more than their stamps say.
-            if place is not None and place > len(samples) + SAMPLE_RATE:
+            if place is not None and place > len(samples) + SPARE:
                 break
     return Sound(samples, damaged, clock.heard_us)
 
