@@ -112,17 +112,13 @@ def test_nothing_is_lost_in_windows_full_of_speech(engine: FasterWhisperEngine, 
     assert (said.count("fellow"), said.count("country")) == (5, 10)
 
 
-def test_without_words_the_text_stays_and_lies_where_somebody_speaks(
+def test_without_words_the_segments_stay(
     engine: FasterWhisperEngine, speech: Audio, plain: dict[int, ChunkResult]
 ) -> None:
     without = transcribe(engine, speech, replace(FAST, word_timestamps=False))
     assert words(without) == []
-    assert text(without) == text(plain[1])
-    # In the clip, somebody speaks from 0.3 s to 2.2 s, 3.3 s to 4.4 s, 5.4 s to 7.8 s and 8.2 s to 10.5 s.
-    starts = [segment.start_ms for segment in without.segments]
-    assert starts[:3] == [pytest.approx(start, abs=150) for start in (320, 3_330, 5_440)]
-    assert all(segment.end_ms - segment.start_ms <= 7_000 for segment in without.segments)
-    assert without.segments[-1].end_ms == pytest.approx(10_500, abs=150)
+    # Those of a chunk's first windows, as this is, are aligned all the same.
+    assert without.segments == tuple(replace(segment, words=()) for segment in plain[1].segments)
 
 
 # None of these changes nothing in what is said of the clip.
