@@ -131,6 +131,7 @@ def transcript_of(shown: dict[str, Any]) -> Transcript:
                 Word(word["word"], _ms(word["start"]), _ms(word["end"]), word["probability"])
                 for word in item.get("words", [])
             ),
+            item.get("extra_data", {}).get("language", ""),
         )
         for item in wire
     )

@@ -54,7 +54,7 @@ def tsv(transcript: Transcript) -> str:
 
 
 def json_document(transcript: Transcript) -> str:
-    """One JSON object with all there is; times are seconds."""
+    """One JSON object with all there is; times are seconds. Only a segment in another language tells it."""
     document = {
         "language": transcript.language,
         "duration": transcript.duration_ms / 1000,
@@ -64,12 +64,17 @@ def json_document(transcript: Transcript) -> str:
                 "end": segment.end_ms / 1000,
                 "text": segment.text,
                 "words": [_word(word) for word in segment.words],
+                **_other_language(segment, transcript),
             }
             for segment in transcript.segments
         ],
         "warnings": list(transcript.warnings),
     }
     return json.dumps(document, ensure_ascii=False) + "\n"
+
+
+def _other_language(segment: Segment, transcript: Transcript) -> dict[str, object]:
+    return {"language": segment.language} if segment.language not in ("", transcript.language) else {}
 
 
 def _word(word: Word) -> dict[str, object]:

@@ -61,7 +61,7 @@ def test_hebrew_is_kept_in_the_order_in_which_it_is_said(engine: FasterWhisperEn
 def test_several_windows_vote(engine: FasterWhisperEngine, say: Say) -> None:
     # English comes first, and German is most of it; each window has one of them.
     audio = spaced([say("en"), say("de"), say("de")])
-    parts: dict[str, Any] = {"chunk_length": 13, "max_new_tokens": 5}
+    parts: dict[str, Any] = {"chunk_length": 8, "max_new_tokens": 5}
     assert heard(engine, audio, **parts).language == "de"
     assert heard(engine, audio, **parts, language_detection_segments=1).language == "en"
 
@@ -104,17 +104,16 @@ def test_a_given_language_is_taken_whatever_is_said(engine: FasterWhisperEngine,
 
 
 def test_multilingual_gives_each_window_its_own(engine: FasterWhisperEngine, say: Say) -> None:
-    audio = spaced([say("en"), say("fr"), say("he")])
-    result = heard(engine, audio, multilingual=True, chunk_length=16)
+    # No longer than what is said in English, or a window would have some of both.
+    audio = spaced([say("en"), say("de")])
+    result = heard(engine, audio, multilingual=True, chunk_length=8)
     runs = [(language, list(run)) for language, run in groupby(result.segments, lambda one: one.language)]
-    assert [language for language, _ in runs] == ["en", "fr", "he"]
-    for language, run in runs:
-        assert UNDERSTOOD[language] in " ".join(segment.text for segment in run).lower()
-    assert result.language in {"fr", "he"}, "the one with the most speech"
-    # All in one, where it is pinned.
-    pinned = heard(engine, audio, language="en", chunk_length=16, max_new_tokens=30)
+    assert [language for language, _ in runs] == ["en", "de"]
+    for said, (_, run) in zip(("good morning", "guten morgen"), runs, strict=True):
+        assert run[0].text.lower().startswith(said)
+    assert result.language == "de", "the one with the most speech"
+    pinned = heard(engine, audio, language="en", chunk_length=8, max_new_tokens=30)
     assert {segment.language for segment in pinned.segments} == {""}
-    assert script(text(pinned)) == {"LATIN"}
 
 
 def test_multilingual_overrides_the_language_that_is_given(engine: FasterWhisperEngine, say: Say) -> None:

@@ -2,6 +2,7 @@ import csv
 import html
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -112,6 +113,13 @@ def test_json() -> None:
         ],
     }
     assert document["segments"][1]["text"] == TRANSCRIPT.segments[1].text
+
+
+def test_json_tells_the_language_of_a_segment_that_is_in_another() -> None:
+    first, second = TRANSCRIPT.segments
+    mixed = replace(TRANSCRIPT, segments=(replace(first, language="he"), replace(second, language="en")))
+    segments = json.loads(FORMATS["json"](mixed))["segments"]
+    assert [segment.get("language") for segment in segments] == [None, "en"]
 
 
 @pytest.mark.parametrize(
