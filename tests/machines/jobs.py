@@ -152,17 +152,22 @@ class Jobs(Attempts):
         leases = self.leases[worker]
         (leases.open_slot if open_ else leases.close_slot)(stage, worker)
 
-    @precondition(lambda self: self.rung)
     @rule(number=NUMBER, worker=st.sampled_from(WORKERS), lose=st.booleans())
     def claim_prepared(self, number: int, worker: str, *, lose: bool) -> None:
         """A worker takes what it has prepared in place of what it is rung for, and rings for that again."""
-        rung = self.rung[-1 - number % len(self.rung)]
+        for each in WORKERS:
+            self.leases[each].open_slot(TRANSCRIBE, each)
+        self.ring_chunks(lose=False)
         prepared = self.leases[worker].next_to_prepare()
-        if rung[1] != TRANSCRIBE or prepared is None or rung == (prepared[0], TRANSCRIBE, str(prepared[1])):
+        if prepared is None:
+            return
+        job_id, index = prepared
+        others = {unit for unit in self.rung if unit[1] == TRANSCRIBE} - {(job_id, TRANSCRIBE, str(index))}
+        if not others:
             return
         self.steps["prepared"] += 1
+        rung = sorted(others)[number % len(others)]
         waits = self._waits(*rung)
-        job_id, index = prepared
         instead_of = f"{rung[0]}/{rung[2]}"
         held = self._claim(job_id, TRANSCRIBE, str(index), worker, lose=lose, instead_of=instead_of)
         if held is not None:
