@@ -19,6 +19,8 @@ from tests.multilingual.conftest import Say
 from tests.multilingual.synthesis import SAID, spaced
 from tests.speech import SECOND, no_report, silence, text
 
+pytestmark = pytest.mark.timeout(400)
+
 # Real sound that only some machines have: English, then German; and a trumpet, and birds.
 SHARED = ROOT.parent / "shared" / "audio"
 SPOKEN = SHARED / "multilingual.mp3"
