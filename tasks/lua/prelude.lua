@@ -9,7 +9,7 @@ end
 
 -- The newest form of a job's row that these scripts know, and write. A unit of a newer one waits for so long
 -- until it is offered again: by then a worker that knows it may be the one.
-local SCHEMA = 1
+local SCHEMA = 2
 local NEWER_MS = 10000
 
 -- Go on where Redis is full, which refuses what may need memory only as a script's first write. For what
