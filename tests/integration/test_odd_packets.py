@@ -212,3 +212,18 @@ def test_an_edit_list_that_leaves_out_the_middle_is_decoded(tmp_path: Path) -> N
     assert chunks[-1].suffix == "flac"
     assert chunks[-1].span.end_ms == pytest.approx(16_000, abs=50)
     assert max(map(abs, chunk_lags_ms(chunks, decode_whole(path)))) <= 20
+
+
+@pytest.mark.parametrize(("file", "codec"), [("a.aac", "aac"), ("a.mp3", "libmp3lame")])
+@pytest.mark.parametrize(("rate", "layout", "way"), [(32_000, "mono", "flac"), (44_100, "stereo", "mka")])
+def test_what_follows_is_copied_if_its_frames_say_the_same(
+    tmp_path: Path, file: str, codec: str, rate: int, layout: str, way: str
+) -> None:
+    path = write_noise(tmp_path / file, codec, rate=44_100)
+    other = write_noise(tmp_path / f"other-{file}", codec, rate=rate, layout=layout)
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    cutting = cutting_of(path)
+    ways = [made.suffix for made in cutting]
+    assert ways[0] == "mka"
+    assert ways[-1] == way
+    assert cutting.duration_ms == pytest.approx(40_000, abs=150)
