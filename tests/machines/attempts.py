@@ -138,6 +138,7 @@ class Attempts(RuleBasedStateMachine):
 
     def _add(self, held: Held, index: int, *, digest: str, lose: bool) -> None:
         before, old = self._all(), self.store.chunk(held.lease.job_id, index)
+        to_sweep = set(self.redis.zrange("lh:sweep", 0, -1))
         new = replace(chunk(index, digest=digest), blob=f"{index}/{held.lease.fence}")
         if old is None and digest:
             return
@@ -149,9 +150,11 @@ class Attempts(RuleBasedStateMachine):
             assert old.digest != new.digest
         except LeaseLost:
             assert not self._good(held)
-            # What is stored for it already is swept, where that was done before.
-            swept = {} if b"lh:sweep" in before else {b"lh:sweep": self._all().get(b"lh:sweep")}
-            self._same(before | swept)
+            # What is stored for it already is swept, of this job and of no other.
+            after = set(self.redis.zrange("lh:sweep", 0, -1))
+            assert after - to_sweep <= {held.lease.job_id.encode()}
+            assert to_sweep <= after
+            self._same(before | {b"lh:sweep": self._all().get(b"lh:sweep")})
         else:
             assert self._good(held)
             # An answer that was lost is asked for again, with the same blob.
