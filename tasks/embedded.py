@@ -3,6 +3,7 @@
 import argparse
 import fcntl
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -44,9 +45,20 @@ def serve(folder: Path, port: int, ended: threading.Event) -> None:
     except (ValkeyServerError, OSError) as error:
         sys.exit(f"the embedded Redis does not start: {error}")
     while not ended.wait(POLL_S):
-        if not server.is_running():
+        if is_gone(port):
             sys.exit("the embedded Redis is gone")
     server.stop()
+
+
+def is_gone(port: int) -> bool:
+    """Whether nothing listens there any more; a server that is slow to answer is there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), POLL_S).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 if __name__ == "__main__":
