@@ -24,6 +24,8 @@ from tasks.settings import Settings
 from tests.conftest import Stack
 
 CORES = 2
+# faster-whisper's own default.
+BATCH_SIZE = 8
 WORDS = {"without words": False, "with words": True}
 LONGHAND, BATCHED, SEQUENTIAL = "Longhand", "batched", "sequential"
 
@@ -54,7 +56,6 @@ class WholeFile:
         path = models.resolve(model, settings.model_dir, allow_path=True)
         self._model: Any = WhisperModel(str(path), device="cpu", compute_type="int8", cpu_threads=CORES)
         self._batched: Any = BatchedInferencePipeline(self._model)
-        self._batch_size = settings.batch_size
 
     def sequential(self, path: Path, words: bool) -> Heard:
         return _timed(
@@ -66,7 +67,7 @@ class WholeFile:
     def batched(self, path: Path, words: bool) -> Heard:
         return _timed(
             lambda: self._batched.transcribe(
-                str(path), language="en", batch_size=self._batch_size, word_timestamps=words, beam_size=5
+                str(path), language="en", batch_size=BATCH_SIZE, word_timestamps=words, beam_size=5
             )
         )
 
