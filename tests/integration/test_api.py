@@ -35,7 +35,7 @@ def test_a_status_object_of_each_method(
 ) -> None:
     job_id = completed(stack, receiver, eventually, "status")
     shown = api("GET", f"status/{job_id}").json()
-    ours = {"duration", "language", "model", "engine"}
+    ours = {"duration", "language", "language_probability", "model", "engine"}
     assert set(shown) - ours == {"id", "status", "delayTime", "executionTime", "workerId", "output"}
     assert isinstance(shown["delayTime"], int)
     assert isinstance(shown["executionTime"], int)

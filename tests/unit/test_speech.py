@@ -58,7 +58,8 @@ def test_speech_is_what_reaches_the_threshold() -> None:
     ],
 )
 def test_every_parameter_has_its_effect(change: dict[str, Any], spans: list[Span]) -> None:
-    assert heard(PAUSE, VadParameters(**{"speech_pad_ms": 0, **change})) == spans
+    given = {"min_silence_duration_ms": 1_000, "speech_pad_ms": 0, **change}
+    assert heard(PAUSE, VadParameters(**given)) == spans
 
 
 def test_what_is_below_the_lower_threshold_ends_speech() -> None:
@@ -101,7 +102,7 @@ def test_no_frame_of_speech_is_left_out(probabilities: list[float]) -> None:
 
 
 def test_what_is_spoken_in_a_window_is_without_its_pauses() -> None:
-    speech = listen(PAUSE, len(PAUSE) * FRAME_MS, VadParameters())
+    speech = listen(PAUSE, len(PAUSE) * FRAME_MS, VadParameters(min_silence_duration_ms=1_000))
     (window,) = [(span,) for span in speech.spans]
     assert speech.spoken(window) == [
         Span(50 * FRAME_MS, 150 * FRAME_MS),
