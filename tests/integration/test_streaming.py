@@ -30,9 +30,9 @@ ETAG: dict[str, Any] = {"ETag": '"one"'}
 class Source:
     """Serves `body`, of which it sends the first half and waits; `answers` says what comes of that.
 
-    For each request in turn: 'goes on' once `go` is set, 'breaks' at once, 'whole': all of it, at once; and
-    so for all after the last. What is asked for by range comes at once, if there are `ranges`, out of `other`
-    if that is another file.
+    For each request in turn: 'goes on' or 'breaks off' once `go` is set, 'breaks' at once, 'whole': all of
+    it, at once, 'later': all of it once `end` is set; and so for all after the last. What is asked for by
+    range comes at once, if there are `ranges`, out of `other` if that is another file.
     """
 
     body: bytes
@@ -51,11 +51,14 @@ class Source:
             return
         answer = self.answers[min(self.asked, len(self.answers) - 1)]
         self.asked += 1
-        half = len(self.body) if answer == "whole" else len(self.body) // 2
+        if answer == "later":
+            self.end.wait(LONG_S)
+        half = len(self.body) if answer in ("whole", "later") else len(self.body) // 2
         headers = ETAG if self.ranges else {}
         request.answer(200, self.body[:half], Content_Length=len(self.body), **headers)
-        if answer == "goes on":
+        if answer in ("goes on", "breaks off"):
             self.go.wait(LONG_S)
+        if answer == "goes on":
             with suppress(OSError):
                 last = len(self.body) - self.end_bytes
                 request.connection.sendall(self.body[half:last])
@@ -72,6 +75,7 @@ def serving(source: Source) -> Iterator[Host]:
             yield host
         finally:
             source.go.set()
+            source.end.set()
 
 
 def recording(folder: Path, seconds: int, kind: str) -> bytes:
@@ -174,11 +178,14 @@ def test_chunks_of_an_ingest_that_was_killed_are_kept(
 def test_another_file_in_the_second_attempt_is_told(
     stack: Stack, tmp_path: Path, eventually: Eventually
 ) -> None:
-    source = Source(recording(tmp_path, 61, "wav"), ["breaks", "breaks", "whole"])
+    source = Source(recording(tmp_path, 61, "wav"), ["breaks off", "breaks", "later"])
     with serving(source) as host:
         job_id = submit(stack, host)
         eventually(lambda: stack.store.chunks(job_id), LONG_S, "the first chunk")
+        source.go.set()
+        eventually(lambda: source.asked == 3, LONG_S, "the second attempt")
         source.body = recording(tmp_path, 67, "wav")
+        source.end.set()
         shown = eventually(lambda: stack.ended(job_id), LONG_S, "its end")
     assert (shown["status"], shown["code"]) == ("FAILED", "source_changed")
 
