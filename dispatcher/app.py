@@ -118,7 +118,7 @@ def main() -> None:
         refuse_weak_keys(settings, options.host, stored=app.state.service.keys.exist())
     except LonghandError as error:
         sys.exit(f"{error.code}: {error}")
-    settle()
+    settle(look_soon=False)
     gc.set_threshold(*COLLECT)
     uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)
 

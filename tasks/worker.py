@@ -64,7 +64,7 @@ def open_child(**_: object) -> None:
         load_models(child.settings)
     if role == "io":
         limit_memory(child.settings.ingest_memory_bytes)
-    settle()
+    settle(look_soon=True)
     _keep_slot(child, ROLES[role].slot_stage_of(context.child_index()), lambda work: work())
 
 
