@@ -1,13 +1,14 @@
 """A server that sends a recording at a steady rate, and remembers which byte was sent when."""
 
-import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from demo.server import listening
 
 EVERY_S = 0.01
 BLOCK = 1 << 18
@@ -58,13 +59,6 @@ def sending(source: Source) -> Iterator[Source]:
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    source.url = f"http://127.0.0.1:{server.server_port}/{source.path.name}"
-    try:
+    with listening(Page) as url:
+        source.url = f"{url}/{source.path.name}"
         yield source
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -70,12 +70,23 @@ def serve(site: Site) -> Iterator[Site]:
         def log_message(self, *_: object) -> None:
             """The demo prints webhooks itself."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    site.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with listening(Page) as site.url:
         yield site
+
+
+@contextmanager
+def listening(
+    page: type[BaseHTTPRequestHandler],
+    address: str = "127.0.0.1",
+    *,
+    kind: type[ThreadingHTTPServer] = ThreadingHTTPServer,
+) -> Iterator[str]:
+    """Answer requests in threads on a free port; the server's URL, without a path."""
+    server = kind((address, 0), page)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{address}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

