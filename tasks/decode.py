@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from statistics import median
 from typing import Any, Protocol
@@ -140,8 +141,11 @@ class ChunkDecoder:
         span = Span(segment.start_ms, segment.end_ms)
         if self._speech.probability([span]) < WEAK_PROBABILITY:
             return True
-        usual = amplitude(self._audio, self._speech.utterances)
-        return amplitude(self._audio, [span]) < FAINT * usual
+        return amplitude(self._audio, [span]) < FAINT * self._usual_amplitude
+
+    @cached_property
+    def _usual_amplitude(self) -> float:
+        return amplitude(self._audio, self._speech.utterances)
 
     def _best(self, row: _Row, first: Decoding, window: Window) -> Decoding:
         """The best decoding of a window, by the ladder where the first one is poor."""
