@@ -8,7 +8,7 @@ from tasks import events
 from tasks.errors import Canceled, Expired, LonghandError
 from tasks.job import Job, Request, Status
 from tasks.model_names import FASTER_WHISPER
-from tasks.transcript import Transcript, segment_to_wire
+from tasks.transcript import Transcript, segment_to_wire, sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,8 @@ def _succeeded(body: str, meta: Mapping[str, object]) -> Ending:
 
 def _quality(transcripts: Sequence[Transcript], *, sampled: bool) -> dict[str, object]:
     """The field `quality`: what was counted, and `sampled` where it cannot be reproduced."""
-    names = sorted({name for transcript in transcripts for name in transcript.counts})
-    counts: dict[str, object] = {
-        name: sum(transcript.counts.get(name, 0) for transcript in transcripts) for name in names
-    }
-    quality = counts | ({"sampled": True} if sampled else {})
+    counts = sums(transcript.counts for transcript in transcripts)
+    quality: dict[str, object] = {**counts, **({"sampled": True} if sampled else {})}
     return {"quality": quality} if quality else {}
 
 

@@ -127,7 +127,7 @@ def merge(results: Iterable[ChunkResult], *, duration_ms: int, warnings: tuple[s
         duration_ms=duration_ms,
         language=language,
         warnings=warnings,
-        counts=_total(result.counts for result in in_order),
+        counts=sums(result.counts for result in in_order),
         language_probability=_probability(in_order, language),
     )
 
@@ -137,7 +137,8 @@ def damage_warning(damaged: int) -> str:
     return f"damaged: {damaged} packets could not be decoded and are left out"
 
 
-def _total(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def sums(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """What several have counted, by name, in order."""
     total: Counter[str] = Counter()
     for counts in counted:
         total.update(counts)
