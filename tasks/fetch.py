@@ -4,7 +4,6 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import requests
 
@@ -34,21 +33,6 @@ _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 _HTML_START = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<(?:!--.*?--|\?.*?\?)>\s*)*<(?:!doctype\s+html|html)\b", re.I | re.S
 )
-
-
-def fetch(
-    url: str,
-    target: Path,
-    settings: Settings,
-    on_bytes: OnBytes,
-    *,
-    endpoint: str = "",
-    clock: Clock = time.monotonic,
-    resolve: Resolver = socket.getaddrinfo,
-) -> int:
-    """Download `url` into the file `target`; arguments, result and errors as of Download."""
-    with Arrivals(target) as into:
-        return Download(url, into, settings, on_bytes, endpoint=endpoint, clock=clock, resolve=resolve).run()
 
 
 class Download:

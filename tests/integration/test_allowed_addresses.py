@@ -13,11 +13,11 @@ from tasks.app import create_app
 from tasks.attempt import AttemptFailed
 from tasks.context import build, of_process
 from tasks.errors import AddressRefused
-from tasks.fetch import fetch
 from tasks.guard import AddressInfo
 from tasks.job import NewJob, Request, Status
 from tasks.settings import Settings, child_environment
 from tests.conftest import Receiver, write_recording
+from tests.downloads import fetch
 from tests.hosts import BODY, Host, port_of, quiet
 
 

@@ -19,13 +19,13 @@ from dispatcher.submit import Submitter
 from tasks.app import Doorbells, create_app
 from tasks.blobs import Blobs
 from tasks.errors import AddressRefused, InvalidInput
-from tasks.fetch import fetch
 from tasks.job import Status
 from tasks.leases import Leases
 from tasks.settings import Settings
 from tasks.store import Store
 from tasks.uploads import Uploads
 from tests.conftest import Eventually, Receiver, Stack, write_recording
+from tests.downloads import fetch
 from tests.hosts import connections, listening, port_of
 from tests.positions import write_noise
 

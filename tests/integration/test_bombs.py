@@ -22,7 +22,6 @@ FETCH = """
 import json, re, sys
 from pathlib import Path
 from tasks.errors import LonghandError
-from tasks.fetch import fetch
 from tasks.settings import Settings
 
 def peak():

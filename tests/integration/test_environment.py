@@ -13,8 +13,8 @@ FETCH = """
 import sys
 from pathlib import Path
 from tasks.errors import LonghandError
-from tasks.fetch import fetch
 from tasks.settings import Settings
+from tests.downloads import fetch
 url, target, allowed = sys.argv[1:]
 try:
     print(fetch(url, Path(target), Settings(allowed_addresses=allowed), lambda *_: None))

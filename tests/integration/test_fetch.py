@@ -18,8 +18,8 @@ from tasks.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from tasks.fetch import fetch
 from tasks.settings import Settings
+from tests.downloads import fetch
 from tests.hosts import BODY, SETTINGS, Host, Request, Script, chunked, quiet, redirect
 
 

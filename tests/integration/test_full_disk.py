@@ -15,9 +15,9 @@ from dispatcher.local import Plan, port_of
 from tasks.blobs import Blobs
 from tasks.disk import AHEAD_BYTES, Room, patiently
 from tasks.errors import DiskFull, SourceTooLarge
-from tasks.fetch import fetch
 from tasks.settings import Settings
 from tests.conftest import Eventually, Receiver, Stack, emptied, fake_settings, stack_of
+from tests.downloads import fetch
 
 MIB = 1024**2
 SIZE = 16 * MIB

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from dispatcher.schemas import parse_input
 from tasks.errors import AddressRefused, LonghandError, SourceUnreachable
-from tasks.fetch import fetch
 from tasks.guard import Resolver
 from tasks.http import guarded_session, send
 from tasks.policy import Policy
 from tasks.settings import Settings
+from tests.downloads import fetch
 from tests.guard_table import PUBLIC, URLS, Case
 from tests.hosts import BODY, Host, Names, Request, connections, listening, port_of, quiet, redirect, running
 

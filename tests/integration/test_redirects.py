@@ -10,9 +10,9 @@ from cryptography import x509
 
 from tasks.answers import next_hop
 from tasks.errors import AddressRefused, SourceRefused
-from tasks.fetch import fetch
 from tasks.settings import Settings
 from tests.certificates import write_certificate
+from tests.downloads import fetch
 from tests.hosts import BODY, SETTINGS, Host, quiet, redirect, running
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import SourceChanged, SourceUnreachable
-from tasks.fetch import fetch
+from tests.downloads import fetch
 from tests.hosts import BODY, SETTINGS, Host, Request, Script, chunked, quiet
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DiskFull, SourceTooSlow, SourceUnreachable
-from tasks.fetch import fetch
+from tests.downloads import fetch
 from tests.hosts import BODY, SETTINGS, Host, Request, Script, quiet, redirect
 
 OK = b"HTTP/1.1 200 OK\r\n"
