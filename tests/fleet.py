@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from tasks.settings import Settings, child_environment
 from tasks.store import Store
 from tests.conftest import SECRET, Eventually, Receiver, emptied, fake_settings, write_recording
 
+ROOT = Path(__file__).parents[1]
 PREFORK = ("transcribe", "io")
 ROLES = (*PREFORK, "deliver")
 # A busy machine is slow.
@@ -35,6 +38,27 @@ def children_of(pid: int) -> list[int]:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             found += map(int, (thread / "children").read_text().split())
     return found
+
+
+@contextlib.contextmanager
+def worker_process(
+    settings: Settings, log: Path, *python: str, concurrency: int = 1
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A transcribing worker beside a stack, started by Python's arguments, if not by `-m tasks.worker`."""
+    started_by = python or ("-m", "tasks.worker")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *started_by, "transcribe", "--concurrency", str(concurrency)],
+            env=child_environment(settings) | {"TMPDIR": str(log.parent), "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @dataclass(slots=True)

@@ -4,9 +4,8 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,10 @@ from redis import Redis
 from tasks.health import main, running
 from tasks.presence import Census, Presence, Report
 from tasks.roles import worker_name
-from tasks.settings import Settings, child_environment
+from tasks.settings import Settings
 from tests.bench import Bench
 from tests.conftest import Eventually, Stack
+from tests.fleet import worker_process
 
 PROC = Path("/proc")
 ROOT = Path(__file__).parents[2]
@@ -118,24 +118,10 @@ def test_a_child_that_dies_again_and_again_is_unhealthy(stack: Stack, eventually
     eventually(lambda: healthy(stack), what="recovery")
 
 
-@contextmanager
-def transcribing(settings: Settings, *python: str) -> Iterator[subprocess.Popen[bytes]]:
+def transcribing(settings: Settings, *python: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """A transcribing worker of two processes, started by these arguments of Python."""
     settings = settings.model_copy(update={"engine": "tests.fake_engine:FakeEngine"})
-    folder = settings.data_path
-    with (folder / "log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *python, "transcribe", "--concurrency", "2"],
-            env=child_environment(settings) | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    return worker_process(settings, settings.data_path / "log", *python, concurrency=2)
 
 
 def test_a_model_that_does_not_load_makes_its_processes_unhealthy(

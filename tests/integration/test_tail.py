@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,27 @@ def silent() -> None:
 
 
 class Source:
-    """Sends the `first` bytes of `body`, a range that is asked for, and the rest when `go` is set."""
+    """Sends the `first` bytes of `body`, and the rest when `go` is set.
 
-    def __init__(self, body: bytes, first: int, etag: str = '"one"') -> None:
+    A range that is asked for is sent, or whatever `on_range` does.
+    """
+
+    def __init__(
+        self,
+        body: bytes,
+        first: int,
+        etag: str = '"one"',
+        on_range: Callable[[Request], object] | None = None,
+    ) -> None:
         self.body = body
         self.first = first
         self.headers: dict[str, Any] = {"ETag": etag} if etag else {}
+        self.on_range = on_range or (lambda request: request.file(body, **self.headers))
         self.go = threading.Event()
 
     def __call__(self, request: Request) -> None:
         if "Range" in request.headers:
-            request.file(self.body, **self.headers)
+            self.on_range(request)
             return
         request.answer(200, self.body[: self.first], Content_Length=len(self.body), **self.headers)
         self.go.wait(LONG_S)
@@ -117,17 +127,14 @@ def test_without_a_version_to_ask_for_the_end_is_waited_for(
 def test_a_host_that_does_not_send_the_end_is_waited_for(
     crowd: Host, target: Path, large: bytes, answer: object
 ) -> None:
-    source = Source(large, 1_000)
     assert callable(answer)
 
-    def script(request: Request) -> None:
-        if "Range" in request.headers:
-            answer(request)
-            source.go.set()
-        else:
-            source(request)
+    def on_range(request: Request) -> None:
+        answer(request)
+        source.go.set()
 
-    crowd.scripts = [script]
+    source = Source(large, 1_000, on_range=on_range)
+    crowd.scripts = [source]
     with reading(crowd.url, target) as (reader, _):
         reader.read(10)
         reader.seek(-100, 2)
@@ -137,15 +144,9 @@ def test_a_host_that_does_not_send_the_end_is_waited_for(
 
 
 def test_an_end_of_another_file_is_not_used(crowd: Host, target: Path, large: bytes) -> None:
-    source = Source(large, 1_000)
-
-    def script(request: Request) -> None:
-        if "Range" in request.headers:
-            request.answer(200, b"another", ETag='"two"')
-        else:
-            source(request)
-
-    crowd.scripts = [script]
+    crowd.scripts = [
+        Source(large, 1_000, on_range=lambda request: request.answer(200, b"another", ETag='"two"'))
+    ]
     with reading(crowd.url, target) as (reader, _):
         reader.read(10)
         reader.seek(-100, 2)
@@ -154,15 +155,9 @@ def test_an_end_of_another_file_is_not_used(crowd: Host, target: Path, large: by
 
 
 def test_an_end_that_was_of_another_file_is_found_out(crowd: Host, target: Path, large: bytes) -> None:
-    source = Source(large, 1_000)
-
-    def script(request: Request) -> None:
-        if "Range" in request.headers:
-            request.file(large[:-50] + bytes(50), ETag='"one"')
-        else:
-            source(request)
-
-    crowd.scripts = [script]
+    other = large[:-50] + bytes(50)
+    source = Source(large, 1_000, on_range=lambda request: request.file(other, ETag='"one"'))
+    crowd.scripts = [source]
     with reading(crowd.url, target) as (reader, _):
         reader.read(10)
         reader.seek(-100, 2)
@@ -173,15 +168,7 @@ def test_an_end_that_was_of_another_file_is_found_out(crowd: Host, target: Path,
 
 
 def test_the_guard_judges_the_way_to_the_end_as_well(crowd: Host, target: Path, large: bytes) -> None:
-    source = Source(large, 1_000)
-
-    def script(request: Request) -> None:
-        if "Range" in request.headers:
-            redirect(302, "ftp://elsewhere.test/")(request)
-        else:
-            source(request)
-
-    crowd.scripts = [script]
+    crowd.scripts = [Source(large, 1_000, on_range=redirect(302, "ftp://elsewhere.test/"))]
     with reading(crowd.url, target) as (reader, _):
         reader.read(10)
         reader.seek(-100, 2)

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,9 @@ from redis import Redis
 from dispatcher.local import Plan
 from tasks.fitness import MAX_FAILURES, UNFIT
 from tasks.scripts import connect
-from tasks.settings import Settings, child_environment
+from tasks.settings import Settings
 from tests.conftest import Eventually, Receiver, Stack, emptied, fake_settings, stack_of
+from tests.fleet import worker_process
 
 ROOT = Path(__file__).parents[2]
 # A busy machine is slow.
@@ -101,24 +100,6 @@ def test_the_chunks_of_a_sick_process_are_done_by_another(
         assert shown["status"] == "COMPLETED"
 
 
-@contextlib.contextmanager
-def worker(settings: Settings, log: Path, concurrency: int = 1) -> Iterator[subprocess.Popen[bytes]]:
-    """A transcribing worker beside the stack."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.worker", "transcribe", "--concurrency", str(concurrency)],
-            env=child_environment(settings) | {"TMPDIR": str(log.parent)},
-            cwd=ROOT,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 def rung(settings: Settings) -> int:
     """Messages for transcribing workers that nobody has taken."""
     with contextlib.closing(connect(settings.redis_url)) as broker:
@@ -131,7 +112,7 @@ def test_a_process_that_cannot_load_its_model_takes_no_chunk(
 ) -> None:
     mended, log = tmp_path / "mended", tmp_path / "log"
     broken = settings.model_copy(update={"preload_models": (f"broken-until:{mended}",)})
-    with stack(settings) as running, worker(broken, log):
+    with stack(settings) as running, worker_process(broken, log):
         eventually(lambda: said(log, "models_not_loaded"), 60, "the fault")
         job_id = running.client.submit(running.input(receiver, "waits", 31, transcribe_args=HEBREW))
         eventually(lambda: rung(settings) == 2, LONG_S, "chunks to be done")
@@ -152,7 +133,7 @@ def test_a_worker_of_which_one_process_works_takes_one_chunk(
 ) -> None:
     log = tmp_path / "log"
     half = settings.model_copy(update={"preload_models": ("broken-on:1",)})
-    with stack(settings) as running, worker(half, log, concurrency=2):
+    with stack(settings) as running, worker_process(half, log, concurrency=2):
         eventually(lambda: running.store.slots("transcribe")[0] == 1, 60, "one that works")
         gate = receiver.folder / "gate"
         arguments = HEBREW | {"initial_prompt": f"gate:0:{gate}"}
