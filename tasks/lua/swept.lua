@@ -1,6 +1,7 @@
 -- The audio of a job is deleted. ARGV: job.
 -- It is looked for again when everything else about the job goes: an attempt that had lost may have stored some
 -- meanwhile. The job is listed until then.
+even_if_full()
 local job = ARGV[1]
 local left = redis.call('PTTL', job_key(job))
 if left > 0 then

