@@ -6,8 +6,6 @@ is the real one on a CPU. The recording is cut before the clock starts, and one 
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +19,11 @@ from benchmarks.stacks import stack, until_succeeded
 from dispatcher.local import Plan
 from tasks.audio import SAMPLE_RATE
 from tasks.engine import ChunkWork, FasterWhisperEngine, OnWindow
-from tasks.settings import Settings, child_environment
+from tasks.settings import Settings
 from tasks.transcript import ChunkResult
 from tasks.windows import Audio
 from tests.conftest import Stack
+from tests.fleet import worker_process
 
 ROUNDS = 2
 CHUNK_S = 60
@@ -114,15 +113,8 @@ def _cut(recording: Path, engine: str, prefetch: Literal["on", "off"]) -> Iterat
 def _transcribed(started: Stack, job_id: str) -> tuple[float, float]:
     """The model's busy share between its first chunk and its last, and how long that took, s."""
     settings = started.machine.settings
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "tasks.worker", "transcribe", "--concurrency", "1"],
-        env=child_environment(settings),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with worker_process(settings, settings.data_path / "worker.log") as worker:
         until_succeeded(started.store, job_id, WAIT_S)
-    finally:
         worker.terminate()
         worker.wait()
     spans = [json.loads(line) for line in notes(settings).read_text().splitlines()]

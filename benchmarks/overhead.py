@@ -4,19 +4,17 @@ Both have one transcribing process with one thread, and its model loaded before 
 """
 
 import statistics
-import tempfile
 import time
-from pathlib import Path
 
 from benchmarks.recording import SAMPLE, serving
+from benchmarks.stacks import stack
 from dispatcher.client import Client
-from dispatcher.local import Machine, Plan
+from dispatcher.local import Plan
 from tasks.audio import load
 from tasks.chunks import Chunk
 from tasks.cutting import cut
 from tasks.engine import ChunkWork, Engine, load_engine
 from tasks.job import Options
-from tasks.model_names import model_of
 from tasks.settings import Settings
 
 ROUNDS = 3
@@ -24,26 +22,19 @@ ROUNDS = 3
 
 def measure() -> dict[str, float]:
     """Medians over rounds that alternate their order."""
-    with tempfile.TemporaryDirectory() as folder, serving(SAMPLE) as url:
-        settings = Settings.from_env(data_dir=Path(folder), allow_private_addresses=True, api_keys={})
-        settings = settings.model_copy(update={"model": model_of("", settings)})
+    with serving(SAMPLE) as url, stack(Plan(port=0, workers=1)) as started:
+        settings = started.machine.settings
         engine = load_engine(settings)
         engine.preload(settings.model)
-        machine = Machine(settings, Plan(port=0, workers=1))
         direct, queued, first = [], [], []
-        try:
-            machine.start(within_s=60)
-            client = Client(f"{machine.url}/v2/longhand")
-            for number in range(ROUNDS):
-                if number % 2:
-                    direct.append(_direct_s(settings, engine))
-                wall_s, first_s = _queued_s(client, url)
-                queued.append(wall_s)
-                first.append(first_s)
-                if not number % 2:
-                    direct.append(_direct_s(settings, engine))
-        finally:
-            machine.stop()
+        for number in range(ROUNDS):
+            if number % 2:
+                direct.append(_direct_s(settings, engine))
+            wall_s, first_s = _queued_s(started.client, url)
+            queued.append(wall_s)
+            first.append(first_s)
+            if not number % 2:
+                direct.append(_direct_s(settings, engine))
     one_process_s, longhand_s = statistics.median(direct), statistics.median(queued)
     return {
         "one process, s": round(one_process_s, 2),
