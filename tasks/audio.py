@@ -17,13 +17,14 @@ from av.audio.stream import AudioStream
 from tasks.chunks import Chunk, Span
 from tasks.demuxing import Recording, tolerance_ms
 from tasks.errors import NotMedia
+from tasks.speech import FRAME_MS
 from tasks.timeline import FrameClock
 from tasks.transcript import damage_warning
+from tasks.windows import SAMPLES_PER_MS
 
-SAMPLE_RATE = 16_000
-SAMPLES_PER_MS = SAMPLE_RATE // 1000
+SAMPLE_RATE = 1000 * SAMPLES_PER_MS
 # Samples of one frame of Silero VAD.
-VAD_FRAME = 512
+VAD_FRAME = FRAME_MS * SAMPLES_PER_MS
 
 Samples = npt.NDArray[np.float32]
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
 
+# What Whisper hears at a time.
+WINDOW_MS = 30_000
 # The last chunks of a recording are made no shorter than this for the sake of balance: below it, what a chunk
 # costs beside its audio is more than what an idle worker would gain.
 LEAST_ENDING_MS = 60_000
@@ -163,7 +165,7 @@ def _runs_below(probabilities: Sequence[float], threshold: float) -> list[tuple[
 
 
 def pack_windows(
-    spans: Sequence[Span], *, pauses_ms: Sequence[int] = (), limit_ms: int = 30_000
+    spans: Sequence[Span], *, pauses_ms: Sequence[int] = (), limit_ms: int = WINDOW_MS
 ) -> list[tuple[Span, ...]]:
     """Pack spans of speech, in order and not overlapping, into windows with at most `limit_ms` of speech.
 

@@ -6,13 +6,14 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-from tasks.audio import HOLE_US, SAMPLES_PER_MS, Samples, gap_warnings, trimmed, usable
+from tasks.audio import HOLE_US, Samples, gap_warnings, trimmed, usable
 from tasks.chunks import Span
 from tasks.decoded import Cut, Decoded, decoded_cut
 from tasks.demuxing import Packet, Recording
 from tasks.errors import NotMedia
 from tasks.packets import NotCopyable, Piece, digest, parameters, write_blob
 from tasks.timeline import FrameClock, PacketClock
+from tasks.windows import SAMPLES_PER_MS
 
 # A decoder needs what comes before a chunk: mp3 up to two seconds for its bit reservoir at the lowest rates,
 # Opus 80 ms; and some give out a packet's sound only when they see the next.

@@ -5,17 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from tasks.audio import SAMPLES_PER_MS, VAD_FRAME, Samples, speech_probabilities
+from tasks.audio import Samples, speech_probabilities
 from tasks.chunks import Aim, aim, choose_cut_ms
 from tasks.copied import Copied
 from tasks.decoded import Cut, Decoded
 from tasks.demuxing import Packet, Recording
 from tasks.errors import ConfigurationError
 from tasks.packets import NotCopyable, copyable
+from tasks.speech import FRAME_MS
 
 # Shorter chunks leave no room to search for a silence.
 MIN_CHUNK_MS = 1000
-FRAME_MS = VAD_FRAME // SAMPLES_PER_MS
 # Silero starts cold, and calls its first frames silent even in the middle of a word.
 WARM_UP_MS = 16 * FRAME_MS
 

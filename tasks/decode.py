@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from tasks.captions import segments_from_words, words_from_text
-from tasks.chunks import Span, pack_windows
+from tasks.chunks import WINDOW_MS, Span, pack_windows
 from tasks.hallucinations import is_filler, sifted, unlooped
 from tasks.job import Options
 from tasks.ladder import Decoding, bytes_per_s, faults, is_improbable, is_loop, rank, rungs
@@ -62,7 +62,7 @@ class ChunkDecoder:
     """What is said in one chunk. What it makes of a window depends on those before, and on no batch."""
 
     def __init__(
-        self, audio: Audio, speech: Speech, options: Options, windows: int, limit_ms: int = 30_000
+        self, audio: Audio, speech: Speech, options: Options, windows: int, limit_ms: int = WINDOW_MS
     ) -> None:
         self._audio = audio
         self._speech = speech

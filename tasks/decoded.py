@@ -8,7 +8,6 @@ import numpy as np
 
 from tasks.audio import (
     NOTHING_DECODED,
-    SAMPLES_PER_MS,
     Decoder,
     Samples,
     gap_warnings,
@@ -20,6 +19,7 @@ from tasks.demuxing import Packet, Recording
 from tasks.errors import NotMedia
 from tasks.timeline import FrameClock
 from tasks.transcript import damage_warning
+from tasks.windows import SAMPLES_PER_MS
 
 
 @dataclass(frozen=True, slots=True)

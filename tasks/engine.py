@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from tasks import model_names, models
 from tasks.audio import speech_probabilities
-from tasks.chunks import pack_windows
+from tasks.chunks import WINDOW_MS, pack_windows
 from tasks.decode import ChunkDecoder
 from tasks.device_failures import named_failures
 from tasks.errors import ConfigurationError, OutOfMemory
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # Windows that are decoded together. On a CPU more are no faster, and 8 take 200 MB more than 4.
 BATCH_SIZE = {"cpu": 4, "cuda": 8}
-# What Whisper hears at a time.
-MAX_WINDOW_S = 30
 OnWindow = Callable[[int, int, int], None]
 
 
@@ -110,7 +108,7 @@ class FasterWhisperEngine:
         if not model.is_multilingual:
             model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
         speech = work.speech or _speech(audio, work)
-        longest_ms = 1000 * min(options.chunk_length or MAX_WINDOW_S, MAX_WINDOW_S)
+        longest_ms = min(1000 * options.chunk_length, WINDOW_MS) if options.chunk_length else WINDOW_MS
         windows = pack_windows(speech.spans, pauses_ms=speech.pauses_ms, limit_ms=longest_ms)
         if not windows:
             return ChunkResult(work.index, ())

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-from tasks.chunks import Span, choose_cut_ms
+from tasks.chunks import WINDOW_MS, Span, choose_cut_ms
 from tasks.errors import UnknownOption
 
 # Of one frame of Silero VAD: 512 samples.
 FRAME_MS = 32
-LONGEST_SPAN_MS = 30_000
 # A silence within a span that is long enough to be heard as a pause.
 PAUSE_MS = 250
 
@@ -25,7 +24,7 @@ class VadParameters:
     threshold: float = 0.5
     neg_threshold: float | None = None
     min_speech_duration_ms: float = 0
-    max_speech_duration_s: float = LONGEST_SPAN_MS / 1000
+    max_speech_duration_s: float = WINDOW_MS / 1000
     min_silence_duration_ms: float = 160
     speech_pad_ms: float = 400
 
@@ -85,7 +84,7 @@ def listen(probabilities: Sequence[float], length_ms: int, parameters: VadParame
     found = _runs(probabilities, parameters, parameters.min_silence_duration_ms)
     spans = [span for span in found if span.end_ms - span.start_ms > parameters.min_speech_duration_ms]
     pad_ms = max(0, round(parameters.speech_pad_ms))
-    longest_ms = round(min(LONGEST_SPAN_MS, parameters.max_speech_duration_s * 1000))
+    longest_ms = round(min(WINDOW_MS, parameters.max_speech_duration_s * 1000))
     longest_ms = max(longest_ms - 2 * pad_ms, 10 * FRAME_MS)
     parts = [part for span in spans for part in _parts(span, longest_ms, probabilities)]
     return Speech(
