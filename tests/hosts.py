@@ -118,7 +118,11 @@ class Host:
         with self.tls.wrap_socket(connection, server_side=True) if self.tls else connection as wrapped:
             head = b""
             while b"\r\n\r\n" not in head:
-                head += wrapped.recv(65536)
+                more = wrapped.recv(65536)
+                if not more:
+                    # A client whose time was over before it could ask.
+                    return
+                head += more
             first, *lines = head.decode().strip().split("\r\n")
             headers = dict(line.split(": ", 1) for line in lines)
             script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]

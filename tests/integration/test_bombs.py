@@ -23,6 +23,7 @@ import json, re, sys
 from pathlib import Path
 from tasks.errors import LonghandError
 from tasks.settings import Settings
+from tests.downloads import fetch
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
