@@ -13,7 +13,7 @@ from demo.wer import word_error_rate
 from dispatcher.cli import follow
 from dispatcher.client import Client, transcript_of
 from dispatcher.local import Machine, Plan
-from dispatcher.processes import end_on_signals
+from dispatcher.processes import end_on_signals, ignore_signals
 from tasks.errors import LonghandError
 from tasks.model_names import model_of
 from tasks.scripts import connect
@@ -51,6 +51,7 @@ def main() -> None:
         except KeyboardInterrupt:
             failure = "interrupted"
         finally:
+            ignore_signals()
             machine.stop()
     if failure:
         sys.exit(f"demo: failed {failure}")

@@ -11,7 +11,7 @@ import click
 from dispatcher.client import TERMINAL, Client, transcript_of
 from dispatcher.keys_cli import keys
 from dispatcher.local import Machine, Plan
-from dispatcher.processes import end_on_signals
+from dispatcher.processes import end_on_signals, ignore_signals
 from dispatcher.sending import send_file
 from dispatcher.webhooks_cli import webhooks
 from tasks.errors import ConfigurationError, InvalidInput, LonghandError
@@ -148,6 +148,7 @@ def _run(machine: Machine, ready: str) -> None:
     except KeyboardInterrupt:
         click.echo("stopping")
     finally:
+        ignore_signals()
         machine.stop()
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from dispatcher.processes import Process, end_all, ignore_signals
+from dispatcher.processes import Process, end_all
 from tasks.errors import ConfigurationError, LonghandError
 from tasks.scripts import connect
 from tasks.settings import Settings, child_environment
@@ -133,8 +133,7 @@ class Machine:
                 say(f"{process.name} had ended and was started again")
 
     def stop(self) -> None:
-        """End every process: politely, then by force; Redis last. Further signals do not cut this short."""
-        ignore_signals()
+        """End every process: politely, then by force; Redis last."""
         if self._handler:
             self._finish(self._handler)
         end_all(self._processes, self._grace_s)

@@ -11,6 +11,7 @@ from redis import Redis
 
 from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
+from dispatcher.processes import ENDING_SIGNALS
 from tasks.scripts import connect
 from tasks.settings import Settings
 from tasks.store import Store
@@ -76,3 +77,14 @@ def test_what_cannot_goes_back(machine: Machine, receiver: Receiver, eventually:
     assert b"0" in state.zrange(pending, 0, -1)
     (job,) = Store(state, machine.settings).jobs(None, 1)
     assert not job.terminal
+
+
+def test_a_machine_that_is_stopped_leaves_its_owner_the_signals(redis_url: str, tmp_path: Path) -> None:
+    """Ignored ones would be handed on to all that the owner starts later, which then cannot be ended."""
+    handlers = [signal.getsignal(number) for number in ENDING_SIGNALS]
+    machine = Machine(Settings(data_dir=tmp_path), Plan(port=0, redis_url=redis_url, roles=("api",)))
+    try:
+        machine.start()
+    finally:
+        machine.stop()
+    assert [signal.getsignal(number) for number in ENDING_SIGNALS] == handlers
