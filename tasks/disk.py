@@ -103,9 +103,9 @@ def _owed(folder: Path) -> int:
     """Bytes that a folder's file is still to get."""
     try:
         promised = int((folder / PROMISE).read_text())
+        return max(0, promised - sum(_size(path) for path in folder.iterdir()))
     except (OSError, ValueError):
         return 0  # nothing is, or the folder has just gone
-    return max(0, promised - sum(_size(path) for path in folder.iterdir()))
 
 
 def _size(path: Path) -> int:

@@ -2,8 +2,11 @@
 
 import base64
 import os
+import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import requests
 
 from dispatcher.local import Plan, port_of
 from tasks.blobs import Blobs
-from tasks.disk import AHEAD_BYTES, Room, patiently
+from tasks.disk import AHEAD_BYTES, PROMISE, Room, patiently
 from tasks.errors import DiskFull, SourceTooLarge
 from tasks.settings import Settings
 from tests.conftest import Eventually, Receiver, Stack, emptied, fake_settings, stack_of
@@ -83,6 +86,26 @@ def test_room_that_is_promised_is_nobody_elses(disk: Path) -> None:
     other.take()
     with pytest.raises(SourceTooLarge):
         one.grow(0, SIZE)
+
+
+def test_a_download_that_ends_meanwhile_is_owed_nothing(tmp_path: Path) -> None:
+    room, other, ended = Room(target(tmp_path, "one"), 0), tmp_path / "tmp/other", threading.Event()
+
+    def others() -> None:
+        while not ended.is_set():
+            other.mkdir()
+            (other / PROMISE).write_text("1000")
+            shutil.rmtree(other)
+
+    with ThreadPoolExecutor(1) as pool:
+        downloading = pool.submit(others)
+        try:
+            for _ in range(2_000):
+                room.give_up()
+                room.grow(0, 1000)
+        finally:
+            ended.set()
+    downloading.result()
 
 
 def test_the_middle_of_a_file_whose_end_came_first_has_its_room(disk: Path) -> None:
