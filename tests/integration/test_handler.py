@@ -233,7 +233,6 @@ def test_a_second_worker_takes_over_and_ends_politely(
     assert bodies[-1]["status"] == "completed"
 
 
-@pytest.mark.timeout(240)
 def test_a_worker_told_to_end_finishes_its_job_first(
     stack: Stack, receiver: Receiver, eventually: Eventually, tmp_path: Path
 ) -> None:
@@ -243,7 +242,6 @@ def test_a_worker_told_to_end_finishes_its_job_first(
         platform.give(job_id, stack.input(receiver, "last", 21, "slow:150"))
         eventually(lambda: status(stack, job_id) is Status.RUNNING, 30)
         process.terminate()
-        # Its question for stopped jobs is answered within half a second as a rule; the SDK gives it 90 s.
-        assert process.wait(150) == 0
+        assert process.wait(60) == 0
         (result,) = platform.results(job_id)
     assert len(segments_of(result["output"])) == 8
