@@ -186,6 +186,29 @@ def pack_windows(
     return [tuple(window) for window in windows]
 
 
+def even_windows(
+    spans: Sequence[Span], *, pauses_ms: Sequence[int] = (), limit_ms: int = WINDOW_MS
+) -> list[tuple[Span, ...]]:
+    """As few windows as pack_windows() makes, and about as long as each other.
+
+    No part that fits into `limit_ms` is split for it.
+    """
+    windows = pack_windows(spans, pauses_ms=pauses_ms, limit_ms=limit_ms)
+    lengths_ms = [part.end_ms - part.start_ms for part in _parts(spans, pauses_ms, limit_ms)]
+    if not windows:
+        return windows
+    # The least limit that is enough for as many lies between these; `windows` has the upper one's.
+    low_ms, high_ms = max(*lengths_ms, -(-sum(lengths_ms) // len(windows))), limit_ms
+    while low_ms < high_ms:
+        middle_ms = (low_ms + high_ms) // 2
+        packed = pack_windows(spans, pauses_ms=pauses_ms, limit_ms=middle_ms)
+        if len(packed) <= len(windows):
+            windows, high_ms = packed, middle_ms
+        else:
+            low_ms = middle_ms + 1
+    return windows
+
+
 def _parts(spans: Sequence[Span], pauses_ms: Sequence[int], limit_ms: int) -> Iterator[Span]:
     """The spans, cut at all pauses in them and then so that none is longer than the limit."""
     for span in spans:

@@ -1,10 +1,10 @@
 """Decodes the speech of a chunk, window by window: again where it went wrong, and nothing nobody said."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from statistics import median
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from tasks.captions import segments_from_words, words_from_text
 from tasks.chunks import WINDOW_MS, Span, pack_windows
 from tasks.hallucinations import is_filler, sifted, unlooped
 from tasks.job import Options
-from tasks.ladder import Decoding, bytes_per_s, faults, is_improbable, is_loop, rank, rungs
+from tasks.ladder import Decoding, bytes_per_s, faults, is_improbable, is_loop, rank, repeats, rungs
 from tasks.speech import Speech
 from tasks.transcript import Segment, Word
 from tasks.windows import Audio, Window, accept, amplitude, length_ms, place, speech_of
@@ -25,8 +25,8 @@ WEAK_PROBABILITY = 0.5
 FAINT = 10 ** (-30 / 20)
 # Of the usual text in a second of the chunk, once so many windows are known, and at the least: with less,
 # part of the speech may be left out. Of 21 windows, the three that had lost some had 0.3, or were the first.
-MIN_SHARE, KNOWN_WINDOWS = 0.95, 3
-SLOW_BYTES_PER_S = 6.0
+MIN_SHARE, KNOWN_WINDOWS = 0.8, 1
+SLOW_BYTES_PER_S = 8.0
 # Windows that were decoded, those of them that went down the ladder, and texts that nobody said.
 COUNTED = ("windows", "fallback_windows", "dropped_hallucinations")
 
@@ -34,7 +34,9 @@ COUNTED = ("windows", "fallback_windows", "dropped_hallucinations")
 class Model(Protocol):
     """A loaded Whisper (tasks/whisper.py); what it `decode`s to first is what it heard, of its own type."""
 
-    def decode(self, windows: Sequence[Audio], options: Options) -> tuple[Any, list[Decoding]]: ...
+    def decode(
+        self, windows: Sequence[Audio], options: Options, context_ms: int
+    ) -> tuple[Any, list[Decoding]]: ...
 
     def only(self, heard: Any, index: int) -> Any: ...
 
@@ -62,12 +64,20 @@ class ChunkDecoder:
     """What is said in one chunk. What it makes of a window depends on those before, and on no batch."""
 
     def __init__(
-        self, audio: Audio, speech: Speech, options: Options, windows: int, limit_ms: int = WINDOW_MS
+        self,
+        audio: Audio,
+        speech: Speech,
+        options: Options,
+        windows: int,
+        *,
+        limit_ms: int = WINDOW_MS,
+        context_ms: int = WINDOW_MS,
     ) -> None:
         self._audio = audio
         self._speech = speech
         self._options = options
         self._limit_ms = limit_ms
+        self._context_ms = context_ms
         self._retries = self._rests = windows + SPARE_RETRIES
         self._rates: list[float] = []
         self._words: list[Word] = []
@@ -111,7 +121,8 @@ class ChunkDecoder:
 
     def _heard(self, model: Model, windows: Sequence[Window]) -> Heard:
         """The best decoding of each window, and its words where they were aligned."""
-        heard, first = model.decode([speech_of(self._audio, window) for window in windows], self._options)
+        spoken = [speech_of(self._audio, window) for window in windows]
+        heard, first = model.decode(spoken, self._options, self._context_ms)
         rows = [_Row(model, heard, index) for index in range(len(windows))]
         best = [self._best(*each) for each in zip(rows, first, windows, strict=True)]
         if self._options.word_timestamps:
@@ -153,16 +164,30 @@ class ChunkDecoder:
         if not faults(first, spoken_ms, self._options) or not self._retries:
             return first
         self.counts["fallback_windows"] += 1
-        alone = row.alone()
         tried = [first]
-        for options in rungs(self._options):
-            if not self._retries:
-                break
+        for decoding in islice(self._again(row, window), self._retries):
             self._retries -= 1
-            tried += row.model.generate(alone, options)
-            if not faults(tried[-1], spoken_ms, self._options):
+            tried.append(decoding)
+            if not faults(decoding, spoken_ms, self._options):
                 break
-        return max(tried, key=lambda decoding: rank(decoding, spoken_ms, self._options))
+        # The same search with more silence after the window: it hears a refrain again, but a loop often not.
+        refrain = not self._has_more_context or all(repeats(each, self._options) for each in tried[:2])
+        return max(tried, key=lambda each: rank(each, spoken_ms, self._options, refrain=refrain))
+
+    @property
+    def _has_more_context(self) -> bool:
+        """Whether a window is heard again in more context; not where the client says how it shall be."""
+        return self._context_ms < WINDOW_MS and not self._options.samples
+
+    def _again(self, row: _Row, window: Window) -> Iterator[Decoding]:
+        """A window's other decodings: in all of the context that Whisper was trained with, then by rungs."""
+        if self._has_more_context:
+            alone, decodings = row.model.decode([speech_of(self._audio, window)], self._options, WINDOW_MS)
+            yield from decodings
+        else:
+            alone = row.alone()
+        for options in rungs(self._options):
+            yield from row.model.generate(alone, options)
 
     def _is_noise(self, window: Window, decoding: Decoding) -> bool:
         """Whether neither Whisper nor VAD are sure that somebody speaks."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from tasks import model_names, models
 from tasks.audio import speech_probabilities
-from tasks.chunks import WINDOW_MS, pack_windows
+from tasks.chunks import WINDOW_MS, even_windows, pack_windows
 from tasks.decode import ChunkDecoder
 from tasks.device_failures import named_failures
 from tasks.errors import ConfigurationError, OutOfMemory
@@ -23,9 +23,24 @@ from tasks.windows import SAMPLES_PER_MS, Audio, Window, length_ms, speech_of
 if TYPE_CHECKING:
     from tasks.whisper import Whisper
 
-# Windows that are decoded together. On a CPU more are no faster, and 8 take 200 MB more than 4.
-BATCH_SIZE = {"cpu": 4, "cuda": 8}
+# With less of the 30 s that Whisper was trained with, it understands short windows less well.
+LEAST_CONTEXT_MS = 15_000
 OnWindow = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How speech is laid before a model: windows that are decoded together, the most of each, and the silence
+    after the longest one of a chunk, as far as Whisper's 30 s have room for it.
+    """
+
+    batch_size: int
+    window_ms: int
+    padding_ms: int
+
+
+# On a CPU the encoder's time grows faster than what it hears; docs/decisions/0013 has the figures.
+LAYOUTS = {"cpu": Layout(8, 24_000, 1_000), "cuda": Layout(8, WINDOW_MS, WINDOW_MS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +97,7 @@ class FasterWhisperEngine:
         self._settings = settings
         self._device_index = device_index
         device = model_names.detect_device(settings.device)
-        self._batch_size = settings.batch_size or BATCH_SIZE[device]
+        self._layout = _layout(settings, device)
         limit = settings.model_memory_bytes or (CPU_BYTES if device == "cpu" else 0)
         self._models: ModelCache[Whisper] = ModelCache(self._load, Room(limit, self._free_bytes, _size))
 
@@ -108,14 +123,17 @@ class FasterWhisperEngine:
         if not model.is_multilingual:
             model_names.refuse_other_languages(name, options.language, options.task, options.multilingual)
         speech = work.speech or _speech(audio, work)
-        longest_ms = min(1000 * options.chunk_length, WINDOW_MS) if options.chunk_length else WINDOW_MS
-        windows = pack_windows(speech.spans, pauses_ms=speech.pauses_ms, limit_ms=longest_ms)
+        windows = self._windows(speech, options)
         if not windows:
             return ChunkResult(work.index, ())
         elected = self._elected(kind, audio, windows, options)
         options = replace(options, language=elected.language)
-        decoder = ChunkDecoder(audio, speech, options, len(windows), longest_ms)
-        limits = work.batch_size, options.batch_size, self._batch_size
+        longest_ms = max(map(length_ms, windows))
+        context_ms = self._context_ms(longest_ms, options)
+        decoder = ChunkDecoder(
+            audio, speech, options, len(windows), limit_ms=longest_ms, context_ms=context_ms
+        )
+        limits = work.batch_size, options.batch_size, self._layout.batch_size
         batch_size = min(limit for limit in limits if limit)
         self._decode(kind, decoder, windows, on_window, batch_size=batch_size)
         segments = decoder.segments(
@@ -133,6 +151,18 @@ class FasterWhisperEngine:
             speech_ms=length_ms(speech.spans),
             counts=counts,
         )
+
+    def _windows(self, speech: Speech, options: Options) -> list[Window]:
+        limit_ms = 1000 * options.chunk_length if options.chunk_length else self._layout.window_ms
+        # Full windows hold two languages less often than even ones.
+        pack = pack_windows if options.multilingual else even_windows
+        return pack(speech.spans, pauses_ms=speech.pauses_ms, limit_ms=limit_ms)
+
+    def _context_ms(self, longest_ms: int, options: Options) -> int:
+        if options.multilingual:
+            # In less, Whisper mistakes the language of a short window.
+            return WINDOW_MS
+        return min(max(longest_ms + self._layout.padding_ms, LEAST_CONTEXT_MS), WINDOW_MS)
 
     def _kind(self, name: str) -> Kind:
         settings = self._settings
@@ -204,6 +234,15 @@ class FasterWhisperEngine:
             done += len(batch)
             following = min(self._models.batch_size(kind, batch_size), len(pending))
             on_window(done, done + len(pending), following)
+
+
+def _layout(settings: Settings, device: str) -> Layout:
+    own = {
+        "batch_size": settings.batch_size,
+        "window_ms": settings.window_ms,
+        "padding_ms": settings.padding_ms,
+    }
+    return replace(LAYOUTS[device], **{name: value for name, value in own.items() if value is not None})
 
 
 def _speech(audio: Audio, work: ChunkWork) -> Speech:

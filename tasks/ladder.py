@@ -68,11 +68,14 @@ def flaws(decoding: Decoding, spoken_ms: int, options: Options) -> int:
     return is_improbable(decoding, options) + too_little + too_much
 
 
-def rank(decoding: Decoding, spoken_ms: int, options: Options) -> tuple[bool, int, float]:
-    """The larger, the better."""
+def rank(
+    decoding: Decoding, spoken_ms: int, options: Options, *, refrain: bool = True
+) -> tuple[bool, int, float]:
+    """The larger, the better. `refrain`: what repeats itself may have been said so."""
     # A loop goes on to the last token, and the model is very sure of it. A refrain or a prayer ends, and what
     # may not repeat itself is a bad text for it.
-    return not decoding.ran_out, -flaws(decoding, spoken_ms, options), decoding.avg_logprob
+    looped = not refrain and repeats(decoding, options)
+    return not decoding.ran_out, -flaws(decoding, spoken_ms, options) - looped, decoding.avg_logprob
 
 
 def is_loop(decoding: Decoding, spoken_ms: int, options: Options) -> bool:

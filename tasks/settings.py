@@ -118,6 +118,9 @@ class Settings(BaseModel):
     compute_type: str = "default"
     # None: by device (tasks/engine.py).
     batch_size: Annotated[int, Field(ge=1)] | None = None
+    # The most of a window, and the silence after the longest of a chunk's; None: by device.
+    window_ms: Annotated[int, Field(ge=1_000, le=30_000)] | None = None
+    padding_ms: Annotated[int, Field(ge=0, le=30_000)] | None = None
     # Threads of one decoder on a CPU. One is best there: DESIGN.md has the figures.
     threads: int = Field(1, ge=1)
     # Of a caption, unless a single word is longer.

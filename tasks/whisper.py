@@ -17,6 +17,7 @@ from faster_whisper.audio import pad_or_trim
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens, merge_punctuations
 
+from tasks.chunks import WINDOW_MS
 from tasks.errors import InvalidInput, ModelLanguage
 from tasks.job import Options
 from tasks.ladder import Decoding
@@ -26,14 +27,16 @@ from tasks.windows import SAMPLES_PER_MS, Audio
 # Tokens of one window, half of Whisper's context; the other half is for the prompt.
 MAX_NEW_TOKENS = 224
 MIN_NEW_TOKENS = 64
+# What a model hears is a multiple of so many frames of 10 ms: matrix products are fastest so.
+ALIGNED_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
     """A batch of windows as the encoder heard them.
 
-    `features` is [windows, mels, 3000 frames of 10 ms], `encoded` CTranslate2's [windows, 1500, states];
-    `frames` counts those of each window that are not padding.
+    `features` is [windows, mels, frames of 10 ms], `encoded` CTranslate2's [windows, frames / 2, states]; of
+    each window, `frames` are not padding.
     """
 
     features: Audio
@@ -73,19 +76,22 @@ class Whisper:
         """The probability of each language that the model knows in a window of at most 30 s; 1 in all."""
         if not self.is_multilingual:
             return {"en": 1.0}
-        (found,) = self._model.model.detect_language(self._model.encode(self._features([audio])))
+        encoded = self._encoded(self._features([audio], WINDOW_MS))
+        (found,) = self._model.model.detect_language(encoded)
         return {_language(token): float(probability) for token, probability in found}
 
-    def decode(self, windows: Sequence[Audio], options: Options) -> tuple[Heard, list[Decoding]]:
-        """Decode windows of at most 30 s as one batch.
+    def decode(
+        self, windows: Sequence[Audio], options: Options, context_ms: int
+    ) -> tuple[Heard, list[Decoding]]:
+        """Decode windows as one batch, each followed by silence up to `context_ms`, which is 30 s at most.
 
         Without a language, or with `multilingual`, each window has its own.
         Raises InvalidInput for an option the model cannot follow, ModelLanguage for a language it has not,
         and CTranslate2's RuntimeError.
         """
         self._check(options)
-        features = self._features(windows)
-        encoded = self._model.encode(features)
+        features = self._features(windows, context_ms)
+        encoded = self._encoded(features)
         languages = [options.language or ""] * len(windows)
         if options.multilingual or not options.language:
             languages = self._languages(encoded)
@@ -101,7 +107,7 @@ class Whisper:
             # The encoder is half of the work, and a row does not depend on the others.
             encoded = StorageView.from_array(np.array(heard.encoded)[index : index + 1])
         else:
-            encoded = self._model.encode(features)
+            encoded = self._encoded(features)
         return Heard(features, encoded, (heard.tokenizers[index],), (heard.frames[index],))
 
     def _check(self, options: Options) -> None:
@@ -120,10 +126,18 @@ class Whisper:
         if options.max_new_tokens is not None and options.max_new_tokens < 1:
             raise InvalidInput("max_new_tokens must be at least 1")
 
-    def _features(self, windows: Sequence[Audio]) -> Audio:
-        """Mel spectrograms, [windows, mels, 3000 frames of 10 ms]."""
-        extract = self._model.feature_extractor
-        return np.stack([pad_or_trim(extract(window)[..., :-1]) for window in windows])
+    def _features(self, windows: Sequence[Audio], context_ms: int) -> Audio:
+        """Mel spectrograms, [windows, mels, frames of 10 ms], with silence after each window."""
+        frames = min(-(-context_ms // (10 * ALIGNED_FRAMES)) * ALIGNED_FRAMES, WINDOW_MS // 10)
+        extract, samples = self._model.feature_extractor, frames * 10 * SAMPLES_PER_MS
+        return np.stack([extract(pad_or_trim(window, samples), padding=0) for window in windows])
+
+    def _encoded(self, features: Audio) -> Any:
+        if self._model.model.device != "cpu":
+            return self._model.encode(features)
+        # One after the other: the attention of several at once is more than the processor's cache holds.
+        encoded = [np.array(self._model.encode(window)) for window in features]
+        return StorageView.from_array(np.concatenate(encoded))
 
     def _languages(self, encoded: Any) -> list[str]:
         """The most probable language of each encoded window."""

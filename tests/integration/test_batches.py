@@ -59,12 +59,16 @@ class SmallMemory(Whisper):
         self.most_windows = most_windows
         self.error = error
         self.batches: list[int] = []
+        self.contexts_ms: list[int] = []
 
-    def decode(self, windows: Sequence[Audio], options: Options) -> tuple[Heard, list[Decoding]]:
+    def decode(
+        self, windows: Sequence[Audio], options: Options, context_ms: int
+    ) -> tuple[Heard, list[Decoding]]:
         self.batches.append(len(windows))
+        self.contexts_ms.append(context_ms)
         if len(windows) > self.most_windows:
             raise RuntimeError(self.error)
-        return super().decode(windows, options)
+        return super().decode(windows, options, context_ms)
 
 
 class Forgetful(SmallMemory):
@@ -78,8 +82,8 @@ class Forgetful(SmallMemory):
 class EngineOf(FasterWhisperEngine):
     """An engine of one given model."""
 
-    def __init__(self, model: Whisper, batch_size: int = 4) -> None:
-        super().__init__(Settings(device="cpu", batch_size=batch_size))
+    def __init__(self, model: Whisper, batch_size: int = 4, **settings: Any) -> None:
+        super().__init__(Settings(device="cpu", batch_size=batch_size, **settings))
         self.model = model
 
     def _load(self, kind: Kind) -> Whisper:  # noqa: ARG002
@@ -90,6 +94,25 @@ class EngineOf(FasterWhisperEngine):
 def windows(speech: Audio) -> Audio:
     """Audio of four windows."""
     return np.concatenate([speech[: 2 * SECOND], silence(30)] * 4)
+
+
+def test_speech_is_laid_out_as_the_settings_say(windows: Audio) -> None:
+    shortest, longest = SmallMemory(), SmallMemory()
+    transcribe(EngineOf(shortest, window_ms=3_000), windows)
+    transcribe(EngineOf(longest, window_ms=20_000, padding_ms=30_000), windows)
+    # Two seconds in a window, but no less is heard; eight in one, and all of Whisper's context.
+    assert (shortest.batches[0], shortest.contexts_ms[0]) == (4, 15_000)
+    assert (longest.batches[0], longest.contexts_ms[0]) == (1, 30_000)
+
+
+def test_the_encoder_hears_no_more_than_the_context(speech: Audio) -> None:
+    model = SmallMemory()
+    heard, _ = model.decode([speech[: 2 * SECOND], speech[: 3 * SECOND]], FAST, 16_100)
+    assert heard.features.shape == (2, 80, 1616)
+    assert list(heard.encoded.shape) == [2, 808, 384]
+    # What is heard of a window does not depend on the others.
+    alone, _ = model.decode([speech[: 3 * SECOND]], FAST, 16_100)
+    assert np.array_equal(np.array(heard.encoded)[1:], np.array(alone.encoded))
 
 
 def test_suppress_blank_reaches_the_model(speech: Audio) -> None:
@@ -105,16 +128,16 @@ def test_a_loop_is_decoded_again_without_repetition(speech: Audio) -> None:
     model = SmallMemory()
     result = transcribe(EngineOf(model), loop)
     rungs = [(call["beam_size"], call["no_repeat_ngram_size"]) for call in model.recorded.calls]
-    assert rungs[:3] == [(1, 0), (5, 0), (5, 3)]
+    assert rungs[:4] == [(1, 0), (1, 0), (5, 0), (5, 3)]
     assert 1 <= text(result).count("country") <= 28
     assert result.counts["fallback_windows"] >= 1
 
 
-def test_without_words_only_the_first_windows_are_aligned(windows: Audio) -> None:
+def test_without_words_only_the_first_window_is_aligned(windows: Audio) -> None:
     model = SmallMemory()
     bare = transcribe(EngineOf(model), windows, replace(SHORT, word_timestamps=False))
     assert [segment.words for segment in bare.segments if segment.words] == []
-    assert model.recorded.aligned == 3
+    assert model.recorded.aligned == 1
     assert text(bare) == text(transcribe(EngineOf(model), windows, SHORT))
     assert {segment.end_ms - segment.start_ms <= 7_000 for segment in bare.segments} == {True}
 
@@ -123,9 +146,11 @@ def test_what_the_model_left_out_is_heard_without_words_too(speech: Audio) -> No
     class Terse(SmallMemory):
         """The real model, which at first stops after a few words."""
 
-        def decode(self, windows: Sequence[Audio], options: Options) -> tuple[Heard, list[Decoding]]:
+        def decode(
+            self, windows: Sequence[Audio], options: Options, context_ms: int
+        ) -> tuple[Heard, list[Decoding]]:
             few = replace(options, max_new_tokens=None if self.batches else 4)
-            return super().decode(windows, few)
+            return super().decode(windows, few, context_ms)
 
     bare = transcribe(EngineOf(Terse()), speech, replace(FAST, word_timestamps=False))
     assert [text(bare).count(word) for word in ("so my", "Americans", "country")] == [1, 1, 2]

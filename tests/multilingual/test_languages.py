@@ -84,9 +84,10 @@ def test_music_and_birds_have_no_vote(engine: FasterWhisperEngine, sound: Path) 
 
 
 def test_silence_before_the_first_word_has_no_vote(engine: FasterWhisperEngine, say: Say) -> None:
-    result = heard(engine, np.concatenate([silence(40), say("he")]), max_new_tokens=20)
-    assert result.language == "he"
-    assert result.language_probability > 0.5
+    late = heard(engine, np.concatenate([silence(40), say("he")]), max_new_tokens=20)
+    early = heard(engine, say("he"), max_new_tokens=20)
+    assert late.language == early.language == "he"
+    assert late.language_probability == pytest.approx(early.language_probability, abs=0.1)
 
 
 def test_translate_gives_english(engine: FasterWhisperEngine, say: Say) -> None:
@@ -106,15 +107,16 @@ def test_a_given_language_is_taken_whatever_is_said(engine: FasterWhisperEngine,
 
 
 def test_multilingual_gives_each_window_its_own(engine: FasterWhisperEngine, say: Say) -> None:
-    # No longer than what is said in English, or a window would have some of both.
-    audio = spaced([say("en"), say("de")])
-    result = heard(engine, audio, multilingual=True, chunk_length=8)
+    # No longer than what is said in English, or a window would have some of both; in a shorter one the model
+    # is not sure of synthesised German.
+    audio = spaced([say("en"), say("en"), say("de")])
+    result = heard(engine, audio, multilingual=True, chunk_length=16)
     runs = [(language, list(run)) for language, run in groupby(result.segments, lambda one: one.language)]
     assert [language for language, _ in runs] == ["en", "de"]
     for said, (_, run) in zip(("good morning", "guten morgen"), runs, strict=True):
         assert run[0].text.lower().startswith(said)
-    assert result.language == "de", "the one with the most speech"
-    pinned = heard(engine, audio, language="en", chunk_length=8, max_new_tokens=30)
+    assert result.language == "en", "the one with the most speech"
+    pinned = heard(engine, audio, language="en", chunk_length=16, max_new_tokens=30)
     assert {segment.language for segment in pinned.segments} == {""}
 
 

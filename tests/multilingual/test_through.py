@@ -137,8 +137,8 @@ def result(real: Stack, folder: Path, job_id: str, form: str) -> str:
 def test_every_window_in_its_own_language(
     real: Stack, receiver: Receiver, eventually: Eventually, say: Say, tmp_path: Path
 ) -> None:
-    audio = spaced([say("en"), say("de")])
-    options = {"chunk_seconds": 60, "multilingual": True, "chunk_length": 8}
+    audio = spaced([say("en"), say("en"), say("de")])
+    options = {"chunk_seconds": 60, "multilingual": True, "chunk_length": 16}
     shown = transcribed(real, receiver, eventually, wav(audio), "both", **options)
     assert list(dict.fromkeys(languages(shown))) == ["en", "de"]
     segments = json.loads(result(real, tmp_path, shown["id"], "json"))["segments"]

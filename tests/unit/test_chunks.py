@@ -13,6 +13,7 @@ from tasks.chunks import (
     aim,
     choose_cut_ms,
     crumb_ms,
+    even_windows,
     nominal_end_ms,
     pack_windows,
 )
@@ -252,6 +253,27 @@ def test_windows_cover_every_span_once_and_keep_to_the_limit(
     assert all(part.start_ms < part.end_ms for part in parts)
     assert all(before.end_ms <= after.start_ms for before, after in pairwise(parts))
     assert joined(parts) == joined(spans)
+
+
+def test_windows_are_made_about_as_long_as_each_other() -> None:
+    spans = [Span(number * 10_000, number * 10_000 + 6_000) for number in range(7)]
+    assert [speech_ms(window) for window in pack_windows(spans)] == [30_000, 12_000]
+    assert [speech_ms(window) for window in even_windows(spans)] == [24_000, 18_000]
+
+
+def test_no_part_is_split_to_make_windows_even() -> None:
+    # In two halves, the first would leave 26 s as the longest window.
+    spans = [Span(0, 28_000), Span(30_000, 42_000)]
+    assert even_windows(spans) == [(spans[0],), (spans[1],)]
+
+
+@given(ordered_spans(), st.sets(st.integers(0, 300_000)), st.integers(1_000, 30_000))
+def test_even_windows_are_as_few_and_no_longer(spans: list[Span], pauses: set[int], limit_ms: int) -> None:
+    packed = pack_windows(spans, pauses_ms=sorted(pauses), limit_ms=limit_ms)
+    even = even_windows(spans, pauses_ms=sorted(pauses), limit_ms=limit_ms)
+    assert len(even) <= len(packed)
+    assert max(map(speech_ms, even), default=0) <= max(map(speech_ms, packed), default=0)
+    assert joined([part for window in even for part in window]) == joined(spans)
 
 
 def joined(spans: Sequence[Span]) -> list[Span]:

@@ -45,6 +45,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "device": ("cpu", "cpu"),
     "compute_type": ("int8", "int8"),
     "batch_size": ("3", 3),
+    "window_ms": ("22000", 22_000),
+    "padding_ms": ("0", 0),
     "segment_max_ms": ("5000", 5000),
     "segment_max_chars": ("42", 42),
     "threads": ("3", 3),
