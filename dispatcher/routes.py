@@ -15,6 +15,7 @@ from dispatcher.accepting import accept
 from dispatcher.access import Caller, Known, count
 from dispatcher.readers import Reader
 from dispatcher.service import Service
+from dispatcher.spooled import spooled
 from dispatcher.submit import JOB_ID, new_job_id
 from tasks.idempotency import (
     KEY_PATTERN,
@@ -26,6 +27,7 @@ from tasks.views import (
     STREAM_OVER,
     Item,
     status_object,
+    status_pieces,
     stream_items,
 )
 
@@ -134,7 +136,7 @@ async def cancel(request: Request, job_id: str, service: Caller) -> Response:
     if not job.terminal:
         await run_in_threadpool(service.submitter.cancel, job)
         job = await _job(request, service, job_id)
-    return await _json(await run_in_threadpool(_status_now, service, job, with_output=False))
+    return await _json(await run_in_threadpool(_status_now, service, job))
 
 
 @router.post("/retry/{job_id}")
@@ -182,12 +184,11 @@ async def _status_after(request: Request, service: Service, job_id: str, wait_ms
 
 def _status_response(service: Service, job: Job) -> Response:
     """In a thread: a transcript takes its time to be written as JSON, and other requests shall not wait."""
-    content = json.dumps(_status_now(service, job), ensure_ascii=False)
-    return Response(content, media_type="application/json")
+    return spooled(status_pieces(job, service.store, service.store.now_ms()))
 
 
-def _status_now(service: Service, job: Job, *, with_output: bool = True) -> dict[str, object]:
-    return status_object(job, service.store, service.store.now_ms(), with_output=with_output)
+def _status_now(service: Service, job: Job) -> dict[str, object]:
+    return status_object(job, service.store, service.store.now_ms(), with_output=False)
 
 
 async def _json(content: object, background: BackgroundTask | None = None) -> Response:

@@ -1,5 +1,6 @@
 """Jobs as RunPod's clients see them: the status object, and the items of a stream in the typed dialect."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -48,6 +49,19 @@ def status_object(job: Job, store: Store, now_ms: int, *, with_output: bool = Tr
     elif job.status is Status.RUNNING:
         shown["output"] = [decode_progress(store.transcribed_ms(job), _length_ms(job, store))]
     return shown
+
+
+def status_pieces(job: Job, store: Store, now_ms: int) -> Iterator[str]:
+    """status_object() as JSON, item by item of its output, for one after the other to be sent."""
+    shown = status_object(job, store, now_ms, with_output=False)
+    if job.status is not Status.SUCCEEDED:
+        yield json.dumps(shown, ensure_ascii=False)
+        return
+    yield json.dumps(shown, ensure_ascii=False).removesuffix("}") + ', "output": ['
+    items = (item for _, found in stream_items(job, store, "0", None) for item in found)
+    for number, item in enumerate(items):
+        yield (", " if number else "") + json.dumps(item, ensure_ascii=False)
+    yield "]}"
 
 
 def _length_ms(job: Job, store: Store) -> int | None:

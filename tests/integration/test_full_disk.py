@@ -1,9 +1,11 @@
 """A disk without room: what comes in is refused or waits, no part passes for the whole, all recovers."""
 
+import asyncio
 import base64
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +15,11 @@ from typing import Any
 
 import pytest
 import requests
+from starlette.responses import StreamingResponse
 
 from dispatcher.local import Plan, port_of
+from dispatcher.problems import Problem
+from dispatcher.spooled import spooled
 from tasks.blobs import Blobs
 from tasks.disk import AHEAD_BYTES, PROMISE, Room, patiently
 from tasks.errors import DiskFull, SourceTooLarge
@@ -126,6 +131,23 @@ def test_a_download_of_unknown_length_is_promised_room_ahead_of_it(disk: Path) -
         room.grow(1, None)
     with pytest.raises(SourceTooLarge):
         room.grow(SIZE + 1, None)
+
+
+def test_an_answer_that_does_not_fit_says_so(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    fill(disk, 2 * MIB)
+    with pytest.raises(Problem) as caught:
+        spooled(["x" * MIB] * 3)
+    assert (caught.value.status, caught.value.code) == (503, "disk_full")
+    # The room is there again.
+    answer = spooled(["x" * MIB, "y"])
+    assert answer.headers["Content-Length"] == str(MIB + 1)
+    assert isinstance(answer, StreamingResponse)
+    assert asyncio.run(body_of(answer)) == b"x" * MIB + b"y"
+
+
+async def body_of(answer: StreamingResponse) -> bytes:
+    return b"".join([bytes(block) async for block in answer.body_iterator if not isinstance(block, str)])
 
 
 def test_waiting_ends() -> None:

@@ -26,6 +26,7 @@ from tasks.views import (
     decode_progress,
     output,
     status_object,
+    status_pieces,
     stream_items,
 )
 
@@ -92,6 +93,7 @@ class Desk:
         """The status object as its reader gets it."""
         shown = status_object(job, self.store, self.store.now_ms())
         again: dict[str, Any] = json.loads(json.dumps(shown))
+        assert json.loads("".join(status_pieces(job, self.store, self.store.now_ms()))) == again
         return again
 
     def _claim(self, job_id: str, stage: str, unit: str) -> Lease:
