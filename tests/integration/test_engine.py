@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faster_whisper.audio import decode_audio
 
 from tasks import models
 from tasks.engine import ChunkWork, FasterWhisperEngine, load_engine
@@ -18,7 +19,16 @@ from tasks.settings import Settings
 from tasks.speech import Speech
 from tasks.transcript import ChunkResult, Word
 from tasks.windows import Audio
-from tests.speech import FAST, SECOND, no_report, recorded_speech, silence, text, transcribe
+from tests.speech import (
+    FAST,
+    SECOND,
+    SPEECHLESS,
+    no_report,
+    recorded_speech,
+    silence,
+    text,
+    transcribe,
+)
 
 SHOUTING = "AND SO, MY FELLOW CITIZENS! ASK WHAT YOUR COUNTRY CAN DO FOR YOU!"
 
@@ -301,3 +311,12 @@ def test_importing_it_loads_no_model_library() -> None:
     code = "import sys, tasks.engine; print({'ctranslate2', 'torch', 'faster_whisper'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert printed.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("sound", SPEECHLESS, ids=lambda sound: sound.stem)
+@pytest.mark.parametrize("words_asked", [True, False])
+def test_music_and_birds_say_nothing(engine: FasterWhisperEngine, sound: Path, words_asked: bool) -> None:
+    if not sound.exists():
+        pytest.skip(f"{sound.name} is not on this machine")
+    audio: Audio = decode_audio(str(sound))[: 120 * SECOND]
+    assert transcribe(engine, audio, Options(word_timestamps=words_asked)).segments == ()

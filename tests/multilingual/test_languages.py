@@ -14,17 +14,14 @@ from tasks.job import Options
 from tasks.language import is_sure
 from tasks.transcript import ChunkResult
 from tasks.windows import Audio
-from tests.multilingual.assets import ROOT
 from tests.multilingual.conftest import Say
 from tests.multilingual.synthesis import SAID, spaced
-from tests.speech import SECOND, no_report, silence, text
+from tests.speech import SECOND, SHARED, SPEECHLESS, no_report, silence, text
 
 pytestmark = pytest.mark.timeout(400)
 
-# Real sound that only some machines have: English, then German; and a trumpet, and birds.
-SHARED = ROOT.parent / "shared" / "audio"
+# English, then German.
 SPOKEN = SHARED / "multilingual.mp3"
-SPEECHLESS = [SHARED / "music-trumpet.ogg", SHARED / "birds.ogg"]
 # A word that Whisper base understands of each.
 UNDERSTOOD = {"en": "weather", "fr": "montagne", "de": "menschen", "he": "תודה"}
 
