@@ -25,7 +25,9 @@ def spooled(pieces: Iterable[str]) -> Response:
         file = closing.enter_context(tempfile.SpooledTemporaryFile(MEMORY_BYTES))
         try:
             with told_as_full():
-                file.writelines(piece.encode() for piece in pieces)
+                # Not writelines(), which keeps all of it in memory before it looks at the size.
+                for piece in pieces:
+                    file.write(piece.encode())
         except DiskFull:
             detail = "there is no room for this answer: ask for it again later"
             raise Problem(503, detail, "disk_full") from None
