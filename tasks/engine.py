@@ -39,8 +39,8 @@ class Layout:
     padding_ms: int
 
 
-# On a CPU the encoder's time grows faster than what it hears (docs/decisions/0013), and decoding eight windows
-# together takes 200 MB more than four, to be a twentieth faster.
+# On a CPU the encoder's time grows faster than what it hears (docs/decisions/0013), and to decode eight
+# windows together is a twentieth faster than four, and takes 200 MB more.
 LAYOUTS = {"cpu": Layout(4, 24_000, 1_000), "cuda": Layout(8, WINDOW_MS, WINDOW_MS)}
 
 
