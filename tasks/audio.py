@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tasks.chunks import Chunk, Span
 from tasks.demuxing import Recording, tolerance_ms
@@ -23,8 +24,10 @@ from tasks.transcript import damage_warning
 from tasks.windows import SAMPLES_PER_MS
 
 SAMPLE_RATE = 1000 * SAMPLES_PER_MS
-# Samples of one frame of Silero VAD.
-VAD_FRAME = FRAME_MS * SAMPLES_PER_MS
+# Of Silero VAD: samples of one frame, of those before it that come along, and the numbers it remembers.
+VAD_FRAME, VAD_CONTEXT, VAD_STATES = FRAME_MS * SAMPLES_PER_MS, 64, 128
+# Frames that are given to it at once.
+VAD_BLOCK = 1_000
 
 Samples = npt.NDArray[np.float32]
 
@@ -233,10 +236,20 @@ def _vad_model() -> Any:
 
 
 def speech_probabilities(samples: Samples) -> Samples:
-    """Silero's probability of speech in each frame of 512 samples (32 ms); the last is padded with zeros."""
+    """Silero's probability of speech in each frame of 512 samples (32 ms); the last is padded with zeros.
+
+    The same as faster-whisper's, which gives the model five minutes at a time and takes 130 MB more for it.
+    """
     if not len(samples):
         return np.zeros(0, np.float32)
-    # Padding by nothing copies too, which is needed: the model writes into its input.
-    padded = np.pad(samples, (0, -len(samples) % VAD_FRAME))
-    probabilities: Samples = np.asarray(_vad_model()(padded), np.float32).reshape(-1)
-    return probabilities
+    padded = np.pad(samples, (VAD_CONTEXT, -len(samples) % VAD_FRAME))
+    # Each frame comes with the end of the one before.
+    frames = sliding_window_view(padded, VAD_CONTEXT + VAD_FRAME)[::VAD_FRAME]
+    state = cell = np.zeros((1, 1, VAD_STATES), np.float32)
+    found = []
+    for first in range(0, len(frames), VAD_BLOCK):
+        block = np.ascontiguousarray(frames[first : first + VAD_BLOCK])
+        given = {"input": block, "h": state, "c": cell}
+        probabilities, state, cell = _vad_model().session.run(None, given)
+        found.append(np.reshape(probabilities, -1))
+    return np.concatenate(found)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from faster_whisper.vad import get_vad_model
 
-from tasks.audio import load, speech_probabilities, to_int16, write_flac
+from tasks.audio import VAD_BLOCK, load, speech_probabilities, to_int16, write_flac
 from tasks.chunks import Chunk
 from tasks.errors import LonghandError, NoAudioStream, NotMedia, SourceEmpty
 from tests.media import SECONDS, add_film, add_pictures, encode, read, shorten, tone
+from tests.speech import SECOND, recorded_speech, silence
 
 # Its blob is the span itself.
 CHUNK = Chunk(0, 0, 6_000, "", "")
@@ -199,6 +201,16 @@ def test_silence_and_tones_are_not_speech() -> None:
     assert speech_probabilities(samples).mean() < 0.1
     assert speech_probabilities(samples[:0]).shape == (0,)
     assert speech_probabilities(samples[:512]).shape == (1,)
+
+
+def test_speech_is_found_as_faster_whisper_finds_it() -> None:
+    speech = recorded_speech()
+    samples = np.concatenate([speech, silence(3)] * 6)[: 75 * SECOND]
+    frames = len(samples) // 512
+    assert frames > 2 * VAD_BLOCK
+    theirs = np.reshape(get_vad_model()(samples[: 512 * frames].copy()), -1)
+    # Of the last frame, theirs does not hear the end.
+    assert np.array_equal(speech_probabilities(samples)[: frames - 1], theirs[:-1])
 
 
 def test_the_samples_asked_about_stay_as_they_are() -> None:
