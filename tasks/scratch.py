@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from tasks.errors import ConfigurationError
 
@@ -18,13 +19,24 @@ def scratch_folder(root: Path, name: str) -> Iterator[Path]:
     """A new folder under `root`, locked while it is in use; folders that nobody holds are removed first."""
     root.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
-    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
-    with (folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder, lock = _locked_folder(root, name)
+    with lock:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked_folder(root: Path, name: str) -> tuple[Path, TextIO]:
+    """A new folder, and its lock, which is held."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
+        lock = (folder / LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / LOCK).exists():
+            return folder, lock
+        # Somebody had the lock before us, and has removed what nobody held.
+        lock.close()
 
 
 def check(root: Path) -> None:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_an_error_removes_the_folder_too(tmp_path: Path) -> None:
     with pytest.raises(KeyError), scratch_folder(tmp_path, "job"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_removes_a_folder_that_is_being_made(tmp_path: Path) -> None:
+    def use(_number: int) -> bool:
+        with scratch_folder(tmp_path, "job") as folder:
+            return folder.is_dir()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(2_000)))
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_holds_stays(tmp_path: Path) -> None:
