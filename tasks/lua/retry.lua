@@ -34,12 +34,11 @@ local function begin_anew(id)
   redis.call('DEL', job_key(id, 'dead'), job_key(id, 'pending'), job_key(id, 'inflight'))
   local leases = job_key(id, 'leases')
   for _, name in ipairs(redis.call('HKEYS', leases)) do
-    if string.find(name, ':') then
-      redis.call('HDEL', leases, name)
-    else
-      -- Its starts are counted anew, and its fence goes on.
-      redis.call('HSET', leases, name .. ':before', redis.call('HINCRBY', leases, name, 1))
-    end
+    if string.find(name, ':') then redis.call('HDEL', leases, name) end
+  end
+  for _, name in ipairs(redis.call('HKEYS', leases)) do
+    -- Its starts are counted anew, and its fence goes on.
+    redis.call('HSET', leases, name .. ':before', redis.call('HINCRBY', leases, name, 1))
   end
   -- Few calls, since there may be ten thousand chunks, and everybody waits for this script.
   local done, missing = {}, {}

@@ -178,8 +178,12 @@ def test_who_worked_for_the_last_run_cannot_write(bench: Bench) -> None:
     assert bench.leases.beat(late) is Beat.LOST
 
 
-def test_starts_are_counted_anew(failed: Bench) -> None:
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_starts_are_counted_anew(failed: Bench, failures: int) -> None:
     failed.store.retry("j")
+    for _ in range(failures - 1):
+        failed.store.finish("j", endings.failed("j", "j", failed.store.now_ms(), NotMedia("bad")))
+        failed.store.retry("j")
     for _ in range(failed.settings.max_starts):
         failed.claim(TRANSCRIBE, "1")
         failed.expire(TRANSCRIBE, "1")
