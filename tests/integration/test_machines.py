@@ -26,6 +26,14 @@ def test_jobs(settings: Settings, number: int | None) -> None:
     explore(partial(Jobs, settings), chosen(number), examples=40, steps=30)
 
 
+def test_a_recording_that_may_not_be_started_any_more_ends_in_its_batch(settings: Settings) -> None:
+    """The first of them to be looked at, while the batch still waits in the queue."""
+    state = Jobs(settings)
+    state.begin(plan=1, parts=2, done=0, planning=False, failed=False)
+    state.redis.hset("lh:job:j0.0:leases", "ingest", settings.max_starts)
+    state.teardown()
+
+
 @SEEDS
 def test_deliveries(settings: Settings, number: int | None) -> None:
     explore(partial(Deliveries, settings), chosen(number), examples=25, steps=30)
