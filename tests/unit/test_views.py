@@ -91,9 +91,10 @@ class Desk:
 
     def shown(self, job: Job) -> dict[str, Any]:
         """The status object as its reader gets it."""
-        shown = status_object(job, self.store, self.store.now_ms())
+        now_ms = self.store.now_ms()
+        shown = status_object(job, self.store, now_ms)
         again: dict[str, Any] = json.loads(json.dumps(shown))
-        assert json.loads("".join(status_pieces(job, self.store, self.store.now_ms()))) == again
+        assert json.loads("".join(status_pieces(job, self.store, now_ms))) == again
         return again
 
     def _claim(self, job_id: str, stage: str, unit: str) -> Lease:
