@@ -35,7 +35,7 @@ def segments_from_words(
     segments: list[Segment] = []
     current: list[Word] = []
     for word in words:
-        if current and (_ends_sentence(current[-1]) or word.start_ms - current[-1].end_ms >= pause_ms):
+        if current and (ends_sentence(current[-1].text) or word.start_ms - current[-1].end_ms >= pause_ms):
             segments.append(_segment(current))
             current = []
         # A loop, because what remains after a comma may still be too long with the new word.
@@ -60,8 +60,9 @@ def _segment(words: Sequence[Word]) -> Segment:
     return Segment(_text(words), words[0].start_ms, end_ms, tuple(words))
 
 
-def _ends_sentence(word: Word) -> bool:
-    return word.text.rstrip().rstrip(CLOSERS).endswith(SENTENCE_ENDS)
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends with the text."""
+    return text.rstrip().rstrip(CLOSERS).endswith(SENTENCE_ENDS)
 
 
 def _cut(words: Sequence[Word]) -> int:

@@ -4,7 +4,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from tasks.captions import ends_sentence
 from tasks.transcript import Segment, Word
+
+# Between two segments, from which on the second is no rest of the first.
+PAUSE_MS = 700
 
 # What Whisper learned from the ends of videos and from those who made their subtitles.
 _SAID = """
@@ -107,16 +111,23 @@ def _loop(said: Sequence[str], at: int) -> tuple[int, int]:
     return 1, at + 1
 
 
+def _goes_on(before: Segment, segment: Segment) -> bool:
+    """Whether a sentence goes on in the next segment, without a pause."""
+    return not ends_sentence(before.text) and segment.start_ms - before.end_ms < PAUSE_MS
+
+
 def sifted(segments: Sequence[Segment], is_weak: Callable[[Segment], bool]) -> list[Segment]:
     """The segments without fillers and repetitions over what hardly is speech.
 
-    Where somebody is clearly heard, everything stays: people do thank each other, and repeat themselves.
+    Where somebody is clearly heard, everything stays: people do thank each other, and repeat themselves. So
+    does the rest of a sentence that was too long for one segment, such as "for | you.", which fades away.
     """
     kept: list[Segment] = []
     before = ""
     for segment in segments:
         said = plain(segment.text)
-        if not ((is_filler(segment.text) or said == before) and is_weak(segment)):
+        rest = bool(kept) and _goes_on(kept[-1], segment)
+        if rest or not ((is_filler(segment.text) or said == before) and is_weak(segment)):
             kept.append(segment)
         before = said
     return kept

@@ -78,6 +78,13 @@ def test_fillers_go_only_where_nobody_is_clearly_heard() -> None:
     assert sifted(segments, lambda _: True) == [segments[0], segments[2]]
 
 
+def test_the_rest_of_a_sentence_is_no_filler() -> None:
+    segments = [segment("Ask what your country can do for"), segment("you.", 1), segment("Thank you.", 2)]
+    assert sifted(segments, lambda _: True) == segments[:2]
+    late = segment("you.", 3)
+    assert sifted([segments[0], late], lambda _: True) == segments[:1]
+
+
 def test_repetitions_go_only_where_nobody_is_clearly_heard() -> None:
     segments = [
         segment(text, number) for number, text in enumerate(["Oh no!", "oh no", "Oh, no.", "Oh yes."])
