@@ -58,8 +58,7 @@ def status_pieces(job: Job, store: Store, now_ms: int) -> Iterator[str]:
         yield json.dumps(shown, ensure_ascii=False)
         return
     yield json.dumps(shown, ensure_ascii=False).removesuffix("}") + ', "output": ['
-    items = (item for _, found in stream_items(job, store, "0", None) for item in found)
-    for number, item in enumerate(items):
+    for number, item in enumerate(_output_items(job, store)):
         yield (", " if number else "") + json.dumps(item, ensure_ascii=False)
     yield "]}"
 
@@ -78,7 +77,11 @@ def platform_status(job: Job, now_ms: int, queue_visible_ms: int) -> str:
 
 def output(job: Job, store: Store) -> list[object]:
     """The concatenation of the stream."""
-    return [item for _, items in stream_items(job, store, "0", None) for item in items]
+    return list(_output_items(job, store))
+
+
+def _output_items(job: Job, store: Store) -> Iterator[Item]:
+    return (item for _, items in stream_items(job, store, "0", None) for item in items)
 
 
 def stream_items(
