@@ -12,6 +12,8 @@ from tasks.transcript import Segment, Word
 SENTENCE_ENDS = (".", "?", "!", "…", "؟", "։", "。", "！", "？", "।", "۔")
 CLOSERS = "\"'”’»›)]}」』"
 COMMAS = (",", "،", "、", "，")
+# Between two words, which ends a caption.
+PAUSE_MS = 700
 # Of the scripts that put no spaces between words: Thai to Khmer, Chinese and Japanese, and wide forms.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
@@ -25,7 +27,7 @@ _SENTENCE_MS, _COMMA_MS = 1_500, 600
 
 
 def segments_from_words(
-    words: Sequence[Word], *, max_ms: int = 7_000, max_chars: int = 84, pause_ms: int = 700
+    words: Sequence[Word], *, max_ms: int = 7_000, max_chars: int = 84, pause_ms: int = PAUSE_MS
 ) -> list[Segment]:
     """Group words into captions: no word is lost, none is moved, and only a lone word exceeds a limit.
 

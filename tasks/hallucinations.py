@@ -4,11 +4,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from tasks.captions import ends_sentence
+from tasks.captions import PAUSE_MS, ends_sentence
 from tasks.transcript import Segment, Word
-
-# Between two segments, from which on the second is no rest of the first.
-PAUSE_MS = 700
 
 # What Whisper learned from the ends of videos and from those who made their subtitles.
 _SAID = """
