@@ -57,8 +57,8 @@ receivers[1] = post(job, 'terminal', row[2] and ARGV[8] or ARGV[9], now, ARGV[10
 receivers[#receivers + 1] = call_back(job, now, ARGV[10])
 local batch = row[4]
 -- It waits in the queue where this one had been started too often to be started in this run.
-local its = batch and redis.call('HGET', job_key(batch), 'status')
-local in_batch = its == 'running' or its == 'queued'
+local batch_status = batch and redis.call('HGET', job_key(batch), 'status')
+local in_batch = batch_status == 'running' or batch_status == 'queued'
 -- A batch needs its parts until it has ended, too.
 if not in_batch then expire(job) end
 for part = 0, tonumber(row[3] or '0') - 1 do
