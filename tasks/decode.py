@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice
+from math import inf
 from statistics import median
 from typing import Any, Protocol
 
@@ -23,9 +24,9 @@ SPARE_RETRIES = 4
 WEAK_PROBABILITY = 0.5
 # Of the amplitude of the chunk's speech: 30 dB below it.
 FAINT = 10 ** (-30 / 20)
-# Of the usual text in a second of the chunk, once so many windows are known, and at the least: with less,
-# part of the speech may be left out. Of 21 windows, the three that had lost some had 0.3, or were the first.
-MIN_SHARE, KNOWN_WINDOWS = 0.8, 1
+# Of the usual text in a second of the chunk, and at the least: with less, part of the speech may be left out.
+# Of 21 windows, the three that had lost some had 0.3, or were the first.
+MIN_SHARE = 0.8
 SLOW_BYTES_PER_S = 8.0
 # Windows that were decoded, those of them that went down the ladder, and texts that nobody said.
 COUNTED = ("windows", "fallback_windows", "dropped_hallucinations")
@@ -202,9 +203,10 @@ class ChunkDecoder:
     def _aligned_if_short(self, row: _Row, window: Window, decoding: Decoding) -> list[Word] | None:
         """Words in time where the text is so short that some of it may be missing, else None."""
         rate = bytes_per_s(decoding.text, length_ms(self._speech.spoken(window)))
-        least = MIN_SHARE * median(self._rates) if len(self._rates) >= KNOWN_WINDOWS else rate + 1
+        # Of the first window nothing is known to compare it with.
+        usual = median(self._rates or [inf])
         self._rates.append(rate)
-        if rate >= max(SLOW_BYTES_PER_S, least):
+        if rate >= max(SLOW_BYTES_PER_S, MIN_SHARE * usual):
             return None
         return row.model.align(row.alone(), [decoding], self._options)[0]
 
