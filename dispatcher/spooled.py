@@ -1,4 +1,4 @@
-"""Answers whose memory does not grow with their length: a transcript of ten hours is 15 MB of JSON."""
+"""Answers whose memory does not grow with their length: a transcript of ten hours is 8 MB of JSON."""
 
 import contextlib
 import tempfile

@@ -40,7 +40,7 @@ class Layout:
 
 
 # On a CPU the encoder's time grows faster than what it hears (docs/decisions/0013), and to decode eight
-# windows together is a twentieth faster than four, and takes 200 MB more.
+# windows together is a twentieth faster than four, and takes 126 MiB more for chunks of five minutes.
 LAYOUTS = {"cpu": Layout(4, 24_000, 1_000), "cuda": Layout(8, WINDOW_MS, WINDOW_MS)}
 
 
