@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tasks.captions import segments_from_words, words_from_text
 from tasks.chunks import WINDOW_MS, Span, pack_windows
-from tasks.hallucinations import is_filler, sifted, unlooped
+from tasks.hallucinations import is_filler, sifted, unechoed, unlooped
 from tasks.job import Options
 from tasks.ladder import Decoding, bytes_per_s, faults, is_improbable, is_loop, rank, repeats, rungs
 from tasks.speech import Speech
@@ -128,7 +128,7 @@ class ChunkDecoder:
         best = [self._best(*each) for each in zip(rows, first, windows, strict=True)]
         if self._options.word_timestamps:
             return best, [*model.align(heard, best, self._options)]
-        return best, [self._aligned_if_short(*each) for each in zip(rows, windows, best, strict=True)]
+        return best, [self._aligned_if_doubtful(*each) for each in zip(rows, windows, best, strict=True)]
 
     def segments(self, *, max_ms: int, max_chars: int) -> list[Segment]:
         """What was said, in captions of at most this size; with words if they were asked for."""
@@ -200,13 +200,13 @@ class ChunkDecoder:
             weak and (unsure or is_filler(decoding.text))
         )
 
-    def _aligned_if_short(self, row: _Row, window: Window, decoding: Decoding) -> list[Word] | None:
-        """Words in time where the text is so short that some of it may be missing, else None."""
+    def _aligned_if_doubtful(self, row: _Row, window: Window, decoding: Decoding) -> list[Word] | None:
+        """Words in time where the text is so short that some may be missing, or repeats itself, else None."""
         rate = bytes_per_s(decoding.text, length_ms(self._speech.spoken(window)))
         # Of the first window nothing is known to compare it with.
         usual = median(self._rates or [inf])
         self._rates.append(rate)
-        if rate >= max(SLOW_BYTES_PER_S, MIN_SHARE * usual):
+        if rate >= max(SLOW_BYTES_PER_S, MIN_SHARE * usual) and not repeats(decoding, self._options):
             return None
         return row.model.align(row.alone(), [decoding], self._options)[0]
 
@@ -214,11 +214,11 @@ class ChunkDecoder:
         """Keep a window's words; returns what was left out of it."""
         spoken = self._speech.spoken(window)
         estimated = words is None
-        said = words_from_text(decoding.text, spoken) if words is None else words
+        heard = words_from_text(decoding.text, spoken) if words is None else words
+        said = heard if estimated else unechoed(heard)
         if is_loop(decoding, length_ms(spoken), self._options):
-            once = unlooped(said)
-            self.counts["dropped_hallucinations"] += len(once) < len(said)
-            said = once
+            said = unlooped(said)
+        self.counts["dropped_hallucinations"] += len(said) < len(heard)
         if estimated:
             self._words += said
             return []

@@ -2,9 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tasks.captions import PAUSE_MS, ends_sentence
+from tasks.ladder import ECHO_BYTES, MAX_BYTES_PER_S, bytes_per_s, size_of
 from tasks.transcript import Segment, Word
 
 # What Whisper learned from the ends of videos and from those who made their subtitles.
@@ -106,6 +107,36 @@ def _loop(said: Sequence[str], at: int) -> tuple[int, int]:
         if rounds >= FEWEST_ROUNDS:
             return length, end if end == len(said) else end - rest
     return 1, at + 1
+
+
+def unechoed(words: Sequence[Word]) -> list[Word]:
+    """The words, in time, without the second of two equal phrases in a row that nobody had time to say.
+
+    A decoder that is not sure of the end may say the last sentence again; alignment finds no sound for it.
+    """
+    said = [plain(word.text) for word in words]
+    kept: list[Word] = []
+    at = 0
+    while at < len(words):
+        length = next((length for length in _echoes(said, at) if _hurried(words[at : at + 2 * length])), 0)
+        kept += words[at : at + max(1, length)]
+        at += max(1, 2 * length)
+    return kept
+
+
+def _echoes(said: Sequence[str], at: int) -> Iterator[int]:
+    """Lengths of the phrases from a word on that are said twice in a row."""
+    for length in range(1, (len(said) - at) // 2 + 1):
+        if said[at : at + length] == said[at + length : at + 2 * length]:
+            yield length
+
+
+def _hurried(twice: Sequence[Word]) -> bool:
+    """Whether the second half, a sentence, was said faster than anybody speaks."""
+    echo = twice[len(twice) // 2 :]
+    text = "".join(word.text for word in echo)
+    spoken_ms = echo[-1].end_ms - echo[0].start_ms
+    return size_of(text) >= ECHO_BYTES and bytes_per_s(text, spoken_ms) > MAX_BYTES_PER_S
 
 
 def _goes_on(before: Segment, segment: Segment) -> bool:

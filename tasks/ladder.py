@@ -4,6 +4,7 @@ The thresholds are those of Whisper's own fallback (https://arxiv.org/abs/2212.0
 are temperatures; sampling cannot be reproduced, so ours are other searches, unless the client gives some.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,6 +15,10 @@ from tasks.job import Options
 MIN_BYTES_PER_S, MAX_BYTES_PER_S = 3.0, 40.0
 # Less of it tells nothing.
 MIN_SPOKEN_MS = 2_000
+# So many bytes of letters, and the same again: it was said twice, or it is a loop of one round. People do say
+# shorter things twice, such as "thank you very much".
+ECHO_BYTES = 20
+_ECHO = re.compile(rb"(.{%d,})\1" % ECHO_BYTES, re.DOTALL)
 CAREFUL_BEAMS = 5
 CAREFUL_NGRAM_SIZE = 3
 
@@ -31,9 +36,13 @@ class Decoding:
     language: str = ""
 
 
+def _letters(text: str) -> bytes:
+    return "".join(filter(str.isalnum, text)).encode("utf-8", "surrogatepass")
+
+
 def size_of(text: str) -> int:
     """UTF-8 bytes of a text's letters: in every script about as many for a second of speech."""
-    return sum(len(character.encode("utf-8", "surrogatepass")) for character in text if character.isalnum())
+    return len(_letters(text))
 
 
 def bytes_per_s(text: str, spoken_ms: int) -> float:
@@ -42,9 +51,13 @@ def bytes_per_s(text: str, spoken_ms: int) -> float:
 
 
 def repeats(decoding: Decoding, options: Options) -> bool:
-    """Whether the text is so easy to compress that it must repeat itself."""
+    """Whether the text says something twice in a row, or is so easy to compress that it must."""
     threshold = options.compression_ratio_threshold
-    return threshold is not None and decoding.compression_ratio > threshold
+    if threshold is None:
+        return False
+    return (
+        decoding.compression_ratio > threshold or _ECHO.search(_letters(decoding.text.casefold())) is not None
+    )
 
 
 def is_improbable(decoding: Decoding, options: Options) -> bool:

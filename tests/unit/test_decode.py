@@ -17,6 +17,7 @@ from tasks.windows import Audio, Window
 
 WINDOW_MS = 8_000
 SENTENCE = " It was a day like any other, and nobody thought of it again until the next one came."
+NEXT = " Then it came, as all such days do: with rain at dawn and visitors all the afternoon."
 GOOD = Decoding((1,), SENTENCE, -0.2, 1.2, 0.01, ran_out=False)
 WORDS = Options()
 BARE = Options(word_timestamps=False)
@@ -59,6 +60,15 @@ class Scripted:
     def _words(self, said: list[str]) -> list[Word]:
         step_ms = int(WINDOW_MS * self.share) // max(1, len(said))
         return [Word(f" {word}", i * step_ms, (i + 1) * step_ms, 0.9) for i, word in enumerate(said)]
+
+
+class Hasty(Scripted):
+    """Its alignment finds no time for the second half of a text."""
+
+    def _words(self, said: list[str]) -> list[Word]:
+        half = len(said) // 2
+        first = super()._words(said[:half])
+        return first + [replace(word, start_ms=WINDOW_MS, end_ms=WINDOW_MS) for word in first]
 
 
 def windows_of(count: int) -> list[Window]:
@@ -137,13 +147,12 @@ def test_only_those_who_ask_for_words_pay_for_them() -> None:
 
 
 def test_a_caption_user_gets_no_lumps_without_words() -> None:
-    decoder = decoder_of(Scripted(lambda *_: replace(GOOD, text=SENTENCE + SENTENCE)), 4, BARE)
-    # Nowhere silent, or the repetition there would be dropped.
+    decoder = decoder_of(Scripted(lambda *_: replace(GOOD, text=SENTENCE + NEXT)), 4, BARE)
     decoder._audio += 1
     decoder.listen(windows_of(4))
     made = segments(decoder)
-    assert [segment.text for segment in made] == [SENTENCE.strip()] * 8
-    # Of the first three windows the words were aligned, of the last one they are guessed.
+    assert [segment.text for segment in made] == [SENTENCE.strip(), NEXT.strip()] * 4
+    # Of the first window the words were aligned, of the last one they are guessed.
     start_ms = 3 * WINDOW_MS
     assert [(segment.start_ms - start_ms, segment.end_ms - start_ms) for segment in made[6:]] == [
         (0, 4_000),
@@ -153,7 +162,7 @@ def test_a_caption_user_gets_no_lumps_without_words() -> None:
 
 def test_a_poor_window_goes_down_the_ladder_until_it_is_good() -> None:
     def say(_number: int, options: Options) -> Decoding:
-        return replace(GOOD, text=" Better." * 8) if options.no_repeat_ngram_size else poor
+        return replace(GOOD, text=NEXT) if options.no_repeat_ngram_size else poor
 
     poor = replace(GOOD, avg_logprob=-1.4)
     model = Scripted(say)
@@ -163,19 +172,19 @@ def test_a_poor_window_goes_down_the_ladder_until_it_is_good() -> None:
         (5, 0, "Cohen"),
         (5, 3, "Cohen"),
     ]
-    assert "Better" in text(decoder)
+    assert text(decoder) == NEXT.strip()
     assert decoder.counts["fallback_windows"] == 1
 
 
 def test_a_poor_window_is_first_heard_again_in_all_of_whispers_context() -> None:
     def say(*_: object) -> Decoding:
         full = model.contexts_ms[-1] == CONTEXT_MS
-        return replace(GOOD, text=" Better." * 8) if full else replace(GOOD, avg_logprob=-2.0)
+        return replace(GOOD, text=NEXT) if full else replace(GOOD, avg_logprob=-2.0)
 
     model = Scripted(say)
     decoder = decoder_of(model, 1, context_ms=20_000)
     decoder.listen(windows_of(1))
-    assert text(decoder) == ("Better. " * 8).strip()
+    assert text(decoder) == NEXT.strip()
     assert model.contexts_ms == [20_000, CONTEXT_MS]
     assert model.generated == []
     assert decoder.counts["fallback_windows"] == 1
@@ -280,7 +289,8 @@ def test_a_window_with_less_text_than_the_others_is_looked_at_closely() -> None:
     slow = Scripted(lambda *_: GOOD)
     decoder_of(slow, 4, BARE).listen(windows_of(4))
     assert slow.aligned == 1
-    mixed = Scripted(lambda number, _: GOOD if number == 3 else replace(GOOD, text=SENTENCE * 2))
+    longer = replace(GOOD, text=SENTENCE + NEXT)
+    mixed = Scripted(lambda number, _: GOOD if number == 3 else longer)
     decoder = decoder_of(mixed, 4, BARE)
     decoder.listen(windows_of(3))
     mixed.share = 0.5
@@ -312,6 +322,39 @@ def test_a_refrain_stays(context_ms: int) -> None:
     decoder = decoder_of(Scripted(lambda *_: refrain), 1, context_ms=context_ms)
     decoder.listen(windows_of(1))
     assert text(decoder).count("Row") == 6
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+def test_a_sentence_that_is_heard_twice_but_once_in_more_context_was_said_once(options: Options) -> None:
+    def say(*_: object) -> Decoding:
+        return GOOD if model.contexts_ms[-1] == CONTEXT_MS else replace(GOOD, text=SENTENCE * 2)
+
+    model = Scripted(say)
+    decoder = decoder_of(model, 1, options, context_ms=20_000)
+    decoder.listen(windows_of(1))
+    assert text(decoder).count("nobody") == 1
+    assert decoder.counts["fallback_windows"] == 1
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+@pytest.mark.parametrize("context_ms", [20_000, CONTEXT_MS])
+def test_a_sentence_that_is_said_twice_stays(options: Options, context_ms: int) -> None:
+    twice = replace(GOOD, text=SENTENCE * 2)
+    decoder = decoder_of(Scripted(lambda *_: twice), 1, options, context_ms=context_ms)
+    decoder.listen(windows_of(1))
+    assert text(decoder).count("nobody") == 2
+    assert decoder.counts["dropped_hallucinations"] == 0
+
+
+@pytest.mark.parametrize("options", [WORDS, BARE])
+def test_a_sentence_that_has_no_time_to_be_said_again_is_said_once(options: Options) -> None:
+    """In all of the context, too; without words they are aligned for it."""
+    model = Hasty(lambda *_: replace(GOOD, text=SENTENCE * 2))
+    decoder = decoder_of(model, 3, options)
+    for window in windows_of(3):
+        decoder.listen([window])
+    assert text(decoder).count("nobody") == 3
+    assert decoder.counts["dropped_hallucinations"] == 3
 
 
 def test_a_loop_that_is_not_heard_again_in_more_context_is_dropped() -> None:

@@ -1,10 +1,12 @@
 """What is dropped as made up, and what is kept because people say it."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.hallucinations import is_filler, sifted, unlooped
+from tasks.hallucinations import is_filler, sifted, unechoed, unlooped
 from tasks.transcript import Segment, Word
 
 
@@ -115,3 +117,36 @@ def test_the_rest_stays_in_order_and_each_word_is_said_at_least_once(letters: li
     rest = unlooped(words)
     assert [word for word in words if word in rest] == rest
     assert {word.text for word in words} == {word.text for word in rest}
+
+
+DAY = "It was a good day for all of us."
+
+
+def spoken(*phrases: tuple[str, int]) -> list[Word]:
+    """Words of phrases one after the other, each phrase as long as it is said to be, in ms."""
+    words: list[Word] = []
+    for text, spoken_ms in phrases:
+        start_ms = words[-1].end_ms if words else 0
+        each = text.split()
+        edges = [start_ms + spoken_ms * number // len(each) for number in range(len(each) + 1)]
+        words += [Word(f" {word}", *times, 0.9) for word, times in zip(each, pairwise(edges), strict=True)]
+    return words
+
+
+@pytest.mark.parametrize(
+    ("phrases", "dropped"),
+    [
+        # As two windows of a talk were aligned.
+        ([(DAY, 3_000), (DAY, 0)], {1}),
+        ([("So:", 300), (DAY, 3_000), (DAY.lower(), 40), ("Then", 300), ("then", 0)], {2}),
+        # Somebody says it again, in a hurry, or a little later.
+        ([(DAY, 3_000), (DAY, 900)], set()),
+        ([(DAY, 900), ("Yes.", 200), (DAY, 0)], set()),
+        # Too short to tell.
+        ([("All of us,", 600), ("all of us", 0)], set()),
+        ([], set()),
+    ],
+)
+def test_a_sentence_is_not_said_again_in_no_time(phrases: list[tuple[str, int]], dropped: set[int]) -> None:
+    rest = "".join(f" {text}" for number, (text, _) in enumerate(phrases) if number not in dropped)
+    assert "".join(word.text for word in unechoed(spoken(*phrases))) == rest

@@ -10,6 +10,7 @@ from tasks.job import Options
 from tasks.ladder import Decoding, faults, is_loop, rank, rungs, size_of
 
 GOOD = Decoding((1, 2), " It was a good day for all of us.", -0.2, 1.1, 0.01, ran_out=False)
+UNCOMPRESSED = Options(compression_ratio_threshold=None)
 decodings = st.builds(
     Decoding,
     st.just(()),
@@ -34,6 +35,11 @@ def test_a_good_decoding_has_no_fault() -> None:
         (replace(GOOD, compression_ratio=1.3), Options(compression_ratio_threshold=1.2)),
         (replace(GOOD, text=" Yes, so"), Options()),
         (replace(GOOD, text=""), Options()),
+        (
+            replace(GOOD, text=" It was a good day for all of us. It was a good day, for all of us!"),
+            Options(),
+        ),
+        (replace(GOOD, text=" Then. זה היה יום טוב לכולם, זה היה יום טוב לכולם. And so on."), Options()),
     ],
 )
 def test_each_sign_is_a_fault(decoding: Decoding, options: Options) -> None:
@@ -44,7 +50,13 @@ def test_each_sign_is_a_fault(decoding: Decoding, options: Options) -> None:
     ("decoding", "spoken_ms", "options"),
     [
         (replace(GOOD, avg_logprob=-3.0), 4_000, Options(log_prob_threshold=None)),
-        (replace(GOOD, compression_ratio=9.0), 4_000, Options(compression_ratio_threshold=None)),
+        (replace(GOOD, compression_ratio=9.0), 4_000, UNCOMPRESSED),
+        (
+            replace(GOOD, text=" It was a good day for all of us. It was a good day, for all of us!"),
+            4_000,
+            UNCOMPRESSED,
+        ),
+        (replace(GOOD, text=" Thank you very much. Thank you very much."), 4_000, Options()),
         (replace(GOOD, text=" Yes."), 1_900, Options()),
         (replace(GOOD, text=" Yes."), 4_000, Options(max_new_tokens=2)),
     ],
