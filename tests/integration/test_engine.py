@@ -138,7 +138,8 @@ CHANGING: list[dict[str, Any]] = [
     {"beam_size": 5, "length_penalty": -8.0},
     {"repetition_penalty": 1.5},
     {"no_repeat_ngram_size": 2},
-    {"temperature": 1.0},
+    # At 1.0, three draws of sixty were the greedy text to the letter.
+    {"temperature": 2.0},
     {"initial_prompt": SHOUTING},
     {"hotwords": "AMERIKANS KOUNTRY"},
     {"suppress_tokens": [-1, 1499]},
