@@ -242,14 +242,16 @@ def speech_probabilities(samples: Samples) -> Samples:
     """
     if not len(samples):
         return np.zeros(0, np.float32)
-    padded = np.pad(samples, (VAD_CONTEXT, -len(samples) % VAD_FRAME))
-    # Each frame comes with the end of the one before.
-    frames = sliding_window_view(padded, VAD_CONTEXT + VAD_FRAME)[::VAD_FRAME]
     state = cell = np.zeros((1, 1, VAD_STATES), np.float32)
+    before = np.zeros(VAD_CONTEXT, np.float32)
     found = []
-    for first in range(0, len(frames), VAD_BLOCK):
-        block = np.ascontiguousarray(frames[first : first + VAD_BLOCK])
-        given = {"input": block, "h": state, "c": cell}
+    for first in range(0, len(samples), VAD_BLOCK * VAD_FRAME):
+        block = samples[first : first + VAD_BLOCK * VAD_FRAME]
+        padded = np.concatenate([before, block, np.zeros(-len(block) % VAD_FRAME, np.float32)])
+        before = padded[-VAD_CONTEXT:]
+        # Each frame comes with the end of the one before.
+        frames = sliding_window_view(padded, VAD_CONTEXT + VAD_FRAME)[::VAD_FRAME]
+        given = {"input": np.ascontiguousarray(frames), "h": state, "c": cell}
         probabilities, state, cell = _vad_model().session.run(None, given)
         found.append(np.reshape(probabilities, -1))
     return np.concatenate(found)

@@ -201,6 +201,14 @@ class Whisper:
 
     def align(self, heard: Heard, decodings: Sequence[Decoding], options: Options) -> list[list[Word]]:
         """Words with their times in each window, from the cross-attention of decoder and encoder."""
+        if heard.encoded.device != "cpu":
+            return self._aligned(heard, decodings, options)
+        # One after the other: scores of all the vocabulary for each token of several texts would take more
+        # memory than anything else.
+        rows = ((self.only(heard, index), decoding) for index, decoding in enumerate(decodings))
+        return [self._aligned(row, [decoding], options)[0] for row, decoding in rows]
+
+    def _aligned(self, heard: Heard, decodings: Sequence[Decoding], options: Options) -> list[list[Word]]:
         tokens = [
             [token for token in decoding.tokens if token < tokenizer.eot]
             for decoding, tokenizer in zip(decodings, heard.tokenizers, strict=True)

@@ -1,5 +1,6 @@
 """Windows: what is given to Whisper at once, words put back into them, and what has to be decoded again."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -33,8 +34,13 @@ def speech_of(audio: Audio, window: Sequence[Span]) -> Audio:
 
 def amplitude(audio: Audio, spans: Sequence[Span]) -> float:
     """The root mean square of the samples in the spans; 0 where there are none."""
-    samples = speech_of(audio, spans) if spans else audio[:0]
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
+    squares, count = 0.0, 0
+    for span in spans:
+        samples = audio[span.start_ms * SAMPLES_PER_MS : span.end_ms * SAMPLES_PER_MS]
+        # Squares of all the speech, kept at once in double precision, would take twice as much as the audio.
+        squares += float(np.einsum("i,i", samples, samples, dtype=np.float64))
+        count += len(samples)
+    return math.sqrt(squares / count) if count else 0.0
 
 
 def place(word: Word, window: Window) -> Word:
