@@ -1,10 +1,26 @@
-"""The memory of a process: a bound on it, and what of it Python's collector looks at."""
+"""The memory of a process: a bound on it, what goes back to the system, what Python's collector looks at."""
 
+import ctypes
 import gc
 import re
 import resource
 import sys
 from pathlib import Path
+
+# Of malloc.h, for mallopt(3); and bytes: what glibc begins with.
+M_MMAP_THRESHOLD = -3
+MMAP_THRESHOLD = 128 * 1024
+
+
+def return_what_is_freed() -> None:
+    """Let this process give large blocks back to the system as soon as they are freed, where glibc can.
+
+    By itself it does so only with blocks that are larger than any that was freed before, up to 32 MiB: how
+    much a process keeps would depend on how much it has done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
 
 
 def limit_memory(spare_bytes: int) -> None:
