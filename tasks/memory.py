@@ -12,7 +12,7 @@ M_MMAP_THRESHOLD = -3
 MMAP_THRESHOLD = 128 * 1024
 
 
-def return_what_is_freed() -> None:
+def return_large_blocks() -> None:
     """Let this process give large blocks back to the system as soon as they are freed, where glibc can.
 
     By itself it does so only with blocks that are larger than any that was freed before, up to 32 MiB: how
@@ -21,6 +21,13 @@ def return_what_is_freed() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+
+
+def return_freed() -> None:
+    """Give back to the system, where glibc can, what this process has freed and still keeps; once."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def limit_memory(spare_bytes: int) -> None:

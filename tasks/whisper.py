@@ -21,6 +21,7 @@ from tasks.chunks import WINDOW_MS
 from tasks.errors import InvalidInput, ModelLanguage
 from tasks.job import Options
 from tasks.ladder import Decoding
+from tasks.memory import return_freed
 from tasks.transcript import Word
 from tasks.windows import SAMPLES_PER_MS, Audio
 
@@ -135,6 +136,8 @@ class Whisper:
     def _encoded(self, features: Audio) -> Any:
         if self._model.model.device != "cpu":
             return self._model.encode(features)
+        # What spectrograms have left behind is in pieces too small for the attention of a window, 37 MB.
+        return_freed()
         # One after the other: the attention of several at once is more than the processor's cache holds.
         encoded = [np.array(self._model.encode(window)) for window in features]
         return StorageView.from_array(np.concatenate(encoded))

@@ -34,7 +34,7 @@ from tasks.fitness import UNFIT
 from tasks.intake import Intake
 from tasks.leases import Leases
 from tasks.logs import start_logging
-from tasks.memory import limit_memory, return_what_is_freed, settle
+from tasks.memory import limit_memory, return_large_blocks, settle
 from tasks.presence import Presence
 from tasks.reporter import Reporter
 from tasks.roles import ROLES, command_line, worker_name
@@ -63,7 +63,7 @@ def open_child(**_: object) -> None:
     if role == "transcribe":
         load_models(child.settings)
     if role == "io":
-        return_what_is_freed()
+        return_large_blocks()
         limit_memory(child.settings.ingest_memory_bytes)
     settle(look_soon=True)
     _keep_slot(child, ROLES[role].slot_stage_of(context.child_index()), lambda work: work())
