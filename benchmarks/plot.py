@@ -132,8 +132,14 @@ def _resident(found: Figures) -> str:
     lengths = list(found)
     roles = list(found[lengths[0]])
     return table(
-        ["peak, MiB", *lengths], [[role, *(found[name][role] for name in lengths)] for role in roles]
+        ["peak, MiB", *lengths], [[role, *(_middle(found[name][role]) for name in lengths)] for role in roles]
     )
+
+
+def _middle(rounds: list[float]) -> str:
+    """The median of figures that are in order, and the others' range."""
+    middle = str(rounds[len(rounds) // 2])
+    return middle if rounds[0] == rounds[-1] else f"{middle} ({rounds[0]} to {rounds[-1]})"
 
 
 def _scaling(found: Figures) -> str:

@@ -22,7 +22,7 @@ POLL_S = 0.003
 
 
 def measure() -> dict[str, object]:
-    """Peaks in MiB by length, those of all rounds in order; each has a stack of its own: a peak is for life."""
+    """Peaks in MiB by length, those of all rounds in order; each has its own stack: a peak is for life."""
     with tempfile.TemporaryDirectory() as folder:
         unit = Path(folder) / "unit.mp3"
         write(unit, lecture(UNIT_MINUTES), "libmp3lame", rate=44_100, bit_rate=64_000)

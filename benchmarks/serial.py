@@ -18,6 +18,7 @@ from benchmarks.talks import lecture
 from dispatcher.local import Plan
 from tasks.blobs import Blobs
 from tasks.cutting import cut
+from tasks.memory import return_large_blocks
 from tasks.settings import Settings
 from tests.conftest import Stack
 from tests.corpus.running import peak_mib
@@ -114,7 +115,8 @@ class Cost:
 
 
 def ingest_cost(path: Path) -> Cost:
-    """Of one recording, in this process, its VAD model loaded before."""
+    """Of one recording, in this process, prepared as a worker's is, its VAD model loaded before."""
+    return_large_blocks()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder))
         ingested(SAMPLE, settings)
