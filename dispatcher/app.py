@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import socket
 import sys
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -33,6 +34,19 @@ log = structlog.get_logger()
 SWITCH_S = 0.000_5
 # Python's collector, by its generations. A look at everything stops everybody for as long as it takes.
 COLLECT = (5_000, 20, 50)
+# How long an API that ends still answers on connections that it has, s.
+LAST_CALL_S = 0.5
+NOT_STARTED = 3
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which by itself ends with requests unread, and cuts off who has just connected."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in self.servers:
+            listening.close()
+        await asyncio.sleep(LAST_CALL_S)
+        await super().shutdown(sockets)
 
 
 def create_app(settings: Settings, *, anonymous: bool = True) -> FastAPI:
@@ -120,7 +134,12 @@ def main() -> None:
         sys.exit(f"{error.code}: {error}")
     settle(look_soon=False)
     gc.set_threshold(*COLLECT)
-    uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)
+    config = uvicorn.Config(app, host=options.host, port=options.port, log_config=None, access_log=False)
+    server = Server(config)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(NOT_STARTED)
 
 
 if __name__ == "__main__":

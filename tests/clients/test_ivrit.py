@@ -175,7 +175,9 @@ def test_21_restart(
 
         eventually(again, 30, "the start of the API")
         after = len(ivrit.door.calls)
-        assert len(told.result()["texts"]) == 48
+        result = told.result()
+        assert "error" not in result, result
+        assert len(result["texts"]) == 48
     assert any("/stream/" in call.path for call in ivrit.door.calls[after:])
     calls = ivrit.door.calls[before:]
     assert {call.status for call in calls} <= {0, 200}

@@ -1,7 +1,8 @@
-"""A worker that is told to end: it finishes what it has in hand, if that is done in time."""
+"""A worker or an API that is told to end: it finishes what it has in hand, if that is done in time."""
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,27 @@ def test_what_cannot_goes_back(machine: Machine, receiver: Receiver, eventually:
     assert b"0" in state.zrange(pending, 0, -1)
     (job,) = Store(state, machine.settings).jobs(None, 1)
     assert not job.terminal
+
+
+def test_an_api_that_ends_answers_who_has_connected(machine: Machine, eventually: Eventually) -> None:
+    """Behind a proxy that asks another one next, a client notices nothing. One of ivrit's would give up."""
+    address = "127.0.0.1", int(machine.url.rpartition(":")[2])
+    with socket.create_connection(address, timeout=10) as connected:
+        # Connections are accepted in order.
+        assert Client(f"{machine.url}/v2/longhand").health()
+        os.kill(machine.pids()["api"], signal.SIGTERM)
+
+        def listens() -> bool:
+            try:
+                socket.create_connection(address, timeout=10).close()
+            except ConnectionRefusedError:
+                return False
+            return True
+
+        eventually(lambda: not listens(), what="an API that takes no connections any more")
+        connected.sendall(b"GET /ping HTTP/1.1\r\nHost: longhand\r\n\r\n")
+        assert connected.recv(1_000).startswith(b"HTTP/1.1 200")
+    eventually(lambda: "api" not in machine.pids(), 30, "the end of the API")
 
 
 def test_a_machine_that_is_stopped_leaves_its_owner_the_signals(redis_url: str, tmp_path: Path) -> None:
