@@ -34,7 +34,7 @@ from tasks.fitness import UNFIT
 from tasks.intake import Intake
 from tasks.leases import Leases
 from tasks.logs import start_logging
-from tasks.memory import limit_memory, return_large_blocks, settle
+from tasks.memory import limit_memory, return_large_blocks, settle, tune_children
 from tasks.presence import Presence
 from tasks.reporter import Reporter
 from tasks.roles import ROLES, command_line, worker_name
@@ -170,6 +170,8 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     children: list[str] = []
     end_in_time(settings.soft_shutdown_ms / 1000, children)
     parent = context.build(settings, celery_app)
+    if role == "transcribe":
+        tune_children()
     stop = threading.Event()
     threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()
     if ROLES[role].pool == "prefork":

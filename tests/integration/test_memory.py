@@ -1,9 +1,12 @@
 """What a process keeps of the memory that it frees."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from tasks.memory import tune_children
 
 # In a process of its own: the allocator's settings stay. A large block that was freed teaches glibc to keep
 # others; small ones that stay lie between these.
@@ -35,7 +38,28 @@ def kept_mib(how: str) -> int:
     return int(subprocess.run([sys.executable, "-c", KEPT, how], capture_output=True, check=True).stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it is about glibc")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="it is about glibc")
+# Of 10 MB, as a worker's child has them.
+SPAWNED = KEPT.replace("2 * 2**20", "10 * 2**20").replace("range(20)", "range(4)")
+
+
+@LINUX
+def test_children_of_a_transcribing_worker_return_large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept() -> int:
+        return int(
+            subprocess.run([sys.executable, "-c", SPAWNED, ""], capture_output=True, check=True).stdout
+        )
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert kept() >= 30
+    tune_children()
+    assert kept() <= 6
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
+    tune_children()
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
+
+
+@LINUX
 def test_what_is_freed_goes_back_to_the_system() -> None:
     assert kept_mib("returned") <= 4
     assert kept_mib("returned once") <= 4
