@@ -13,7 +13,7 @@ from tasks.captions import segments_from_words, words_from_text
 from tasks.chunks import WINDOW_MS, Span, pack_windows
 from tasks.hallucinations import is_filler, sifted, unechoed, unlooped
 from tasks.job import Options
-from tasks.ladder import Decoding, bytes_per_s, faults, is_improbable, is_loop, rank, repeats, rungs
+from tasks.ladder import Decoding, bytes_per_s, faults, flaws, is_improbable, is_loop, rank, repeats, rungs
 from tasks.speech import Speech
 from tasks.transcript import Segment, Word
 from tasks.windows import Audio, Window, accept, amplitude, length_ms, place, speech_of
@@ -169,11 +169,21 @@ class ChunkDecoder:
         for decoding in islice(self._again(row, window), self._retries):
             self._retries -= 1
             tried.append(decoding)
-            if not faults(decoding, spoken_ms, self._options):
+            if not faults(decoding, spoken_ms, self._options) or self._is_refrain(tried, spoken_ms):
                 break
         # The same search with more silence after the window: it hears a refrain again, but a loop often not.
         refrain = not self._has_more_context or all(repeats(each, self._options) for each in tried[:2])
         return max(tried, key=lambda each: rank(each, spoken_ms, self._options, refrain=refrain))
+
+    def _is_refrain(self, tried: Sequence[Decoding], spoken_ms: int) -> bool:
+        """Whether two decodings are all there is to try: more context has what repeats itself again so."""
+        return (
+            self._has_more_context
+            and len(tried) == 2
+            and all(repeats(each, self._options) for each in tried)
+            and not flaws(tried[-1], spoken_ms, self._options)
+            and not tried[-1].ran_out
+        )
 
     @property
     def _has_more_context(self) -> bool:
