@@ -18,7 +18,7 @@ from benchmarks.talks import lecture
 from dispatcher.local import Plan
 from tasks.blobs import Blobs
 from tasks.cutting import cut
-from tasks.memory import return_large_blocks
+from tasks.memory import tune_children
 from tasks.settings import Settings
 from tests.conftest import Stack
 from tests.corpus.running import peak_mib
@@ -87,7 +87,8 @@ def _long(unit: Path, format_: Format, times: int) -> Path:
 def _measured(started: Stack, path: Path, times: int) -> dict[str, object]:
     hours = UNIT_MINUTES * times / 60
     late_s = first_chunk_late_s(started, path, 3600 * hours)
-    # A process for each, so that its memory is its own.
+    # A process for each, so that its memory is its own, and that of a worker's child.
+    tune_children("io")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         cost = pool.submit(ingest_cost, path).result()
     size = path.stat().st_size
@@ -115,8 +116,7 @@ class Cost:
 
 
 def ingest_cost(path: Path) -> Cost:
-    """Of one recording, in this process, prepared as a worker's is, its VAD model loaded before."""
-    return_large_blocks()
+    """Of one recording, in this process, its VAD model loaded before."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder))
         ingested(SAMPLE, settings)

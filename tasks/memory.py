@@ -8,35 +8,24 @@ import resource
 import sys
 from pathlib import Path
 
-# Of malloc.h, for mallopt(3); and bytes: what glibc begins with.
-M_MMAP_THRESHOLD = -3
-MMAP_THRESHOLD = 128 * 1024
+# Of glibc's allocator, by a worker's role. By themselves its thresholds rise with what is freed, up to 32 MiB:
+# how much a process keeps would depend on how much it has done. Each window that is transcribed takes and frees
+# pieces of 8 to 30 MB, which broke up the heap; huge pages, where the kernel has them for those who ask, keep
+# fresh memory cheap.
+TUNABLES = {
+    "io": {"mmap_threshold": 128 * 2**10},
+    "transcribe": {"mmap_threshold": 8 * 2**20, "trim_threshold": 32 * 2**20, "hugetlb": 1},
+}
 
 
-def return_large_blocks() -> None:
-    """Let this process give large blocks back to the system as soon as they are freed, where glibc can.
-
-    By itself it does so only with blocks that are larger than any that was freed before, up to 32 MiB: how
-    much a process keeps would depend on how much it has done.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
-
-
-# For transcribing: by themselves the thresholds rise with what is freed, and then pieces of 8 to 30 MB, which
-# each window takes and frees, come from a heap that they break up. Huge pages, where the kernel has them for
-# those who ask, keep fresh memory cheap.
-TUNABLES = {"mmap_threshold": 8 * 2**20, "trim_threshold": 32 * 2**20, "hugetlb": 1}
-
-
-def tune_children() -> None:
+def tune_children(role: str) -> None:
     """Let processes that this one spawns give large blocks back; glibc reads it as they start.
 
     An operator's own tunables stay.
     """
-    told = ":".join(f"glibc.malloc.{name}={value}" for name, value in TUNABLES.items())
-    os.environ.setdefault("GLIBC_TUNABLES", told)  # noqa: TID251  no setting of ours, and read by nobody here
+    told = ":".join(f"glibc.malloc.{name}={value}" for name, value in TUNABLES.get(role, {}).items())
+    if told:
+        os.environ.setdefault("GLIBC_TUNABLES", told)  # noqa: TID251  no setting of ours, read by nobody here
 
 
 def return_freed() -> None:

@@ -34,7 +34,7 @@ from tasks.fitness import UNFIT
 from tasks.intake import Intake
 from tasks.leases import Leases
 from tasks.logs import start_logging
-from tasks.memory import limit_memory, return_large_blocks, settle, tune_children
+from tasks.memory import limit_memory, settle, tune_children
 from tasks.presence import Presence
 from tasks.reporter import Reporter
 from tasks.roles import ROLES, command_line, worker_name
@@ -63,7 +63,6 @@ def open_child(**_: object) -> None:
     if role == "transcribe":
         load_models(child.settings)
     if role == "io":
-        return_large_blocks()
         limit_memory(child.settings.ingest_memory_bytes)
     settle(look_soon=True)
     _keep_slot(child, ROLES[role].slot_stage_of(context.child_index()), lambda work: work())
@@ -170,8 +169,7 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     children: list[str] = []
     end_in_time(settings.soft_shutdown_ms / 1000, children)
     parent = context.build(settings, celery_app)
-    if role == "transcribe":
-        tune_children()
+    tune_children(role)
     stop = threading.Event()
     threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()
     if ROLES[role].pool == "prefork":
