@@ -8,10 +8,10 @@ import resource
 import sys
 from pathlib import Path
 
-# Of glibc's allocator, by a worker's role. By themselves its thresholds rise with what is freed, to 32 MiB: how
-# much a process keeps would depend on how much it has done. Each window that is transcribed takes and frees
-# pieces of 8 to 30 MB, which broke up the heap. Huge pages, where the kernel has them for those who ask, keep
-# fresh memory cheap.
+# Of glibc's allocator, by a worker's role. By themselves its thresholds rise with what is freed, to 32
+# MiB, so that how much a process keeps depends on how much it has done. Each window that is transcribed
+# takes and frees pieces of 8 to 30 MB, which broke up the heap. Huge pages, where the kernel gives them
+# to those who ask, keep fresh memory cheap.
 TUNABLES = {
     "io": {"mmap_threshold": 128 * 2**10},
     "transcribe": {"mmap_threshold": 8 * 2**20, "trim_threshold": 32 * 2**20, "hugetlb": 1},
