@@ -1,16 +1,12 @@
 """The one way in: an input becomes a job in Redis, on disk, and the ingest stage is rung for."""
 
 import binascii
-import contextlib
 import re
-import threading
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import structlog
-from redis.exceptions import RedisError
 
 from dispatcher.ringing import Ringer
 from dispatcher.schemas import Limits, Parsed, parse_contact, parse_input
@@ -38,9 +34,6 @@ log = structlog.get_logger()
 
 # Four characters are three bytes.
 BASE64_PIECE = 4 * 256 * 1024
-
-# For how long a Redis that is away is asked whether it has a job: about a day.
-LOOK_S, LOOKS = 10.0, 8_640
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
@@ -111,16 +104,12 @@ class Submitter:
         return created
 
     def _create(self, new: NewJob, parsed: Parsed) -> bool:
-        """Write the job; where there is none afterwards, the recordings that came along go."""
+        """Write the job; where there is none for certain, the recordings that came along go at once."""
         try:
             return self._store.create(new)
         except (QueueFull, QuotaExceeded, ServiceFull, AlreadyAccepted, IdempotencyConflict):
             if parsed.blobs:
-                self._delete_blobs(new.id, len(parsed.parts))
-            raise
-        except RedisError:
-            if parsed.blobs:
-                self._delete_unless_created(new.id, len(parsed.parts))
+                self._delete_blobs(_ids(new.id, len(parsed.parts)))
             raise
 
     def _new(self, job_id: str, raw: object, endpoint: str, account: str, limits: Limits) -> NewJob:
@@ -194,33 +183,21 @@ class Submitter:
         """The input with its recordings, if they came along, in the blob store and never in Redis."""
         if not parsed.blobs:
             return parsed
-        if not parsed.parts:
-            return replace(parsed, request=self._stored(job_id, parsed.request, parsed.blobs[0]))
-        parts = []
+        ids = _ids(job_id, len(parsed.parts))
+        # Whatever becomes of this process, and of the answer that the job is written.
+        self._store.sweep_unless_created(ids)
         try:
-            for part, (request, blob) in enumerate(zip(parsed.parts, parsed.blobs, strict=True)):
-                parts.append(self._stored(f"{job_id}.{part}", request, blob))
+            if not parsed.parts:
+                return replace(parsed, request=self._stored(job_id, parsed.request, parsed.blobs[0]))
+            pieces = zip(ids, parsed.parts, parsed.blobs, strict=True)
+            return replace(parsed, parts=tuple(self._stored(*piece) for piece in pieces))
         except LonghandError:
-            self._delete_blobs(job_id, len(parts) + 1)
+            self._delete_blobs(ids)
             raise
-        return replace(parsed, parts=tuple(parts))
 
-    def _delete_unless_created(self, job_id: str, parts: int) -> None:
-        """Decide on the blobs when Redis answers again: the job may have been written, its answer lost."""
-
-        def look() -> None:
-            for _ in range(LOOKS):
-                time.sleep(LOOK_S)
-                with contextlib.suppress(RedisError):
-                    if self._store.job(job_id) is None:
-                        self._delete_blobs(job_id, parts)
-                    return
-
-        threading.Thread(target=look, name="orphans", daemon=True).start()
-
-    def _delete_blobs(self, job_id: str, parts: int) -> None:
-        for part_id in (job_id, *(f"{job_id}.{part}" for part in range(parts))):
-            self._blobs.delete_job(part_id)
+    def _delete_blobs(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            self._blobs.delete_job(job_id)
 
     def _stored(self, job_id: str, request: Request, blob: str) -> Request:
         name = f"{job_id}/source"
@@ -231,6 +208,11 @@ class Submitter:
         except OSError as error:
             raise BlobStoreFailed(f"the recording could not be stored: {error.strerror}") from error
         return replace(request, url=BLOB_SCHEME + name)
+
+
+def _ids(job_id: str, parts: int) -> list[str]:
+    """Whose recordings they are: the job's, or those of a batch's parts."""
+    return [f"{job_id}.{part}" for part in range(parts)] or [job_id]
 
 
 def _decoded(blob: str) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ module knows a key of Redis.
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -30,6 +30,8 @@ from tasks.transcript import ChunkResult, Gap, Transcript, merge, result_from_by
 
 WAKE_CHANNEL = "lh:wake"
 READERS_PAGE = 200
+# Far longer than it takes to store a recording that came with its job.
+ORPHAN_MS = 3_600_000
 # In place of a stage: the job must not have begun.
 QUEUED = "queued"
 # And: the lease of its handler must be over.
@@ -122,6 +124,19 @@ class Store:
         self._durable.check(answers)
         if answers[0]:
             raise once.told(text(answers[0]))
+
+    def sweep_unless_created(self, job_ids: Sequence[str]) -> None:
+        """Let the reaper delete what is stored for these jobs, unless there are such jobs in an hour.
+
+        On return that is as durable as an accepted job. Raises redis.exceptions.TimeoutError where the disk
+        takes too long.
+        """
+        due_ms = self.now_ms() + ORPHAN_MS
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd("lh:sweep", dict.fromkeys(job_ids, due_ms), nx=True)
+            self._durable.ask(self._redis, pipe)
+            answers = pipe.execute(raise_on_error=False)
+        self._durable.check(answers)
 
     def confirmed(self) -> bool:
         """Whether what this Redis says may be acted on for good (see Durable)."""

@@ -75,7 +75,16 @@ local function over(key)
 end
 
 local late = over('lh:deadlines')
-local sweep = redis.call('ZRANGEBYSCORE', 'lh:sweep', '-inf', now, 'LIMIT', 0, 20)
+local sweep = {}
+for _, job in ipairs(redis.call('ZRANGEBYSCORE', 'lh:sweep', '-inf', now, 'LIMIT', 0, 20)) do
+  local status = redis.call('HGET', job_key(job), 'status')
+  if status == 'queued' or status == 'running' then
+    -- Two requests brought audio for it, and one of them has made it.
+    redis.call('ZREM', 'lh:sweep', job)
+  else
+    table.insert(sweep, job)
+  end
+end
 redis.call('ZREMRANGEBYSCORE', 'lh:jobs', '-inf', now - ARGV[2])
 for _, stage in ipairs({'ingest', 'transcribe', 'assemble', 'deliver'}) do
   redis.call('ZREMRANGEBYSCORE', 'lh:slots:' .. stage, '-inf', now)
