@@ -158,8 +158,12 @@ local function schedule_head(job, now)
   end
 end
 
--- Remember an id in a list of an account's deliveries for as long as its row can be read.
+-- Remember an id in a list of an account's deliveries for as long as its row can be read. The oldest go with
+-- their rows: more for each that comes than one, so that the list is soon no longer than what can be read.
 local function list(key, id, now, keep_ms)
+  for _, old in ipairs(redis.call('ZRANGE', key, 0, 2)) do
+    if redis.call('EXISTS', delivery_key(old)) == 0 then redis.call('ZREM', key, old) end
+  end
   redis.call('ZADD', key, now, id)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now - keep_ms)
   redis.call('PEXPIRE', key, keep_ms)

@@ -302,7 +302,12 @@ def test_lists_of_deliveries_end_with_what_they_list(line: Line) -> None:
     line.add(1)
     key = "lh:deliveries:us"
     assert line.bench.redis.pttl(key) > DELIVERY_LIFE_MS
-    too_old_ms = line.bench.store.now_ms() - DELIVERY_LIFE_MS - line.bench.settings.retention_ms - 1
-    line.bench.redis.zadd(key, {"evt_old_1_1": too_old_ms})
+    line.add(3)
+    line.bench.redis.delete("lh:delivery:evt_job1_1_1", "lh:delivery:evt_job2_1_1")
     line.add(1)
-    assert line.bench.redis.zcard(key) == 2
+    listed = {entry.decode() for entry in line.bench.redis.zrange(key, 0, -1)}
+    assert listed == {"evt_job0_1_1", "evt_job3_1_1", "evt_job4_1_1"}, "their rows had gone"
+    too_old_ms = line.bench.store.now_ms() - DELIVERY_LIFE_MS - line.bench.settings.retention_ms - 1
+    line.bench.redis.zadd(key, {"evt_job3_1_1": too_old_ms})
+    line.add(1)
+    assert line.bench.redis.zcard(key) == 3, "or it was too old"
