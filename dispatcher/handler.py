@@ -5,6 +5,8 @@ The SDK's worker loop calls it; what it yields, the platform streams and adds up
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import sys
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ from redis.exceptions import RedisError
 from dispatcher.schemas import detached, parse_policy
 from dispatcher.service import Service
 from tasks.errors import LonghandError, Unexpected
+from tasks.idempotency import AlreadyAccepted, Once
 from tasks.job import Job, Status
 from tasks.links import link
 from tasks.logs import start_logging
@@ -35,6 +38,7 @@ REDIS_PAUSE_S = 1.0
 # Whose the jobs are: the platform does not say which of its users asked.
 ACCOUNT = "runpod"
 
+UNAVAILABLE = "unavailable: the job store is away: try again in a few seconds"
 DETACH_REFUSED = (
     "detach_refused: this worker keeps its state in itself and may be ended at once: set REDIS_URL, or leave "
     "`detach` out"
@@ -66,9 +70,14 @@ class Handler:
             yield {"error": DETACH_REFUSED}
             return
         ended = leaves
+        # The platform's id is its idempotency key: what another input has made is not ours to attend or end.
+        once = Once.of(job_id, ACCOUNT, self._service.endpoint, _digest(event.get("input")))
+        if refused := await asyncio.to_thread(_refused, self._service, once):
+            yield refused
+            return
         attending = None if leaves else asyncio.create_task(self._attend(job_id))
         try:
-            async with contextlib.aclosing(self._handle(job_id, event, leaves=leaves)) as items:
+            async with contextlib.aclosing(self._handle(once, event, leaves=leaves)) as items:
                 async for item in items:
                     yield item
             ended = True
@@ -80,16 +89,16 @@ class Handler:
                 await asyncio.shield(self._cancel(job_id))
 
     async def _handle(
-        self, job_id: str, event: dict[str, Any], *, leaves: bool
+        self, once: Once, event: dict[str, Any], *, leaves: bool
     ) -> AsyncGenerator[Yielded, None]:
-        service = self._service
+        service, job_id = self._service, str(event["id"])
         try:
-            new = await self._submit(job_id, event, attended=not leaves)
+            new = await self._submit(once, event, attended=not leaves)
         except LonghandError as error:
             yield {"error": f"{error.code}: {error}"}
             return
         except RedisError:
-            yield {"error": "unavailable: the job store is away: try again in a few seconds"}
+            yield {"error": UNAVAILABLE}
             return
         if not new:
             # The platform delivers a job again for /retry, or after losing a worker; items come again.
@@ -111,16 +120,20 @@ class Handler:
             for said in await _patiently(_elsewhere, service, job_id):
                 yield said
 
-    async def _submit(self, job_id: str, event: dict[str, Any], *, attended: bool) -> bool:
+    async def _submit(self, once: Once, event: dict[str, Any], *, attended: bool) -> bool:
         """Accept the job under our lease; False if it is there already. Raises what Submitter.submit does."""
-        service = self._service
+        service, job_id = self._service, str(event["id"])
         limits = parse_policy(event.get("policy"), service.settings)
 
         def submit() -> bool:
             # First: the job is never there without it.
             if attended and service.settings.handler_lease_ms:
                 service.leases.attend(job_id)
-            return service.submitter.submit(job_id, event.get("input"), service.endpoint, ACCOUNT, limits)
+            given = job_id, event.get("input"), service.endpoint, ACCOUNT, limits
+            try:
+                return service.submitter.submit(*given, once=once)
+            except AlreadyAccepted:
+                return False
 
         submitting = asyncio.create_task(asyncio.to_thread(submit))
         try:
@@ -193,6 +206,23 @@ async def _patiently(question: Callable[..., T], *args: object) -> T:
         except RedisError as error:
             log.warning("redis_away", error=str(error))
             await asyncio.sleep(REDIS_PAUSE_S)
+
+
+def _digest(given: object) -> str:
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+
+def _refused(service: Service, once: Once) -> dict[str, object] | None:
+    """The error of a job whose id has come with another input before."""
+    try:
+        service.store.refuse_repetition(once)
+    except AlreadyAccepted:
+        return None
+    except LonghandError as error:
+        return {"error": f"{error.code}: {error}"}
+    except RedisError:
+        return {"error": UNAVAILABLE}
+    return None
 
 
 def _retry_if_failed(service: Service, job_id: str) -> None:

@@ -162,6 +162,21 @@ def test_an_ended_job_that_is_delivered_again_is_replayed(
     assert receiver.statuses("replayed").count("completed") == 1
 
 
+def test_the_id_of_a_job_with_another_input_is_refused(
+    stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform
+) -> None:
+    """The platform's id is an idempotency key. The job that has it goes on, though nobody waits for it."""
+    job_id = new_id("taken")
+    platform.give(job_id, stack.input(receiver, "taken", 31, "slow:150", detach=True))
+    assert ended(platform, eventually, job_id)["output"] == [{"job_id": job_id, "detached": True}]
+    platform.give(job_id, stack.input(receiver, "other", 31))
+    eventually(lambda: len(platform.results(job_id)) == 2)
+    assert platform.results(job_id)[1]["error"].startswith("idempotency_conflict: ")
+    assert stack.redis.zscore("lh:attended", job_id) is None, "the other's end would be this one's"
+    eventually(lambda: status(stack, job_id) is Status.SUCCEEDED, 30)
+    assert receiver.statuses("other") == []
+
+
 def test_a_job_that_failed_and_is_delivered_again_has_another_run(
     stack: Stack, receiver: Receiver, eventually: Eventually, platform: FakePlatform, tmp_path: Path
 ) -> None:
