@@ -140,8 +140,7 @@ class FasterWhisperEngine:
         segments = decoder.segments(
             max_ms=self._settings.segment_max_ms, max_chars=self._settings.segment_max_chars
         )
-        lacked = self._models.steps.total() - steps
-        counts = dict(sorted({**decoder.counts, **({"out_of_memory": lacked} if lacked else {})}.items()))
+        counts = self._counts(kind, decoder, steps)
         if not segments:
             return ChunkResult(work.index, (), counts=counts)
         return ChunkResult(
@@ -152,6 +151,16 @@ class FasterWhisperEngine:
             speech_ms=length_ms(speech.spans),
             counts=counts,
         )
+
+    def _counts(self, kind: Kind, decoder: ChunkDecoder, steps: int) -> dict[str, int]:
+        """What was counted in a chunk, and whether memory did not suffice; there had been so many steps."""
+        # A lighter type stays, whatever the chunk in which it was chosen, and may say something else.
+        lacked = {
+            "out_of_memory": self._models.steps.total() - steps,
+            "lighter_compute_type": int(self._models.is_lighter(kind)),
+        }
+        found = {**decoder.counts, **{name: count for name, count in lacked.items() if count}}
+        return dict(sorted(found.items()))
 
     def _windows(self, speech: Speech, options: Options) -> list[Window]:
         limit_ms = 1000 * options.chunk_length if options.chunk_length else self._layout.window_ms

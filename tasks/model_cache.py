@@ -110,6 +110,10 @@ class ModelCache(Generic[M]):
         """How many windows to decode together: no more than have been found to fit in this process."""
         return min(most, self._batch_sizes.get(self._instead.get(asked, asked), most))
 
+    def is_lighter(self, asked: Kind) -> bool:
+        """Whether a model computes in a lighter type than was asked for, from when it did not fit on."""
+        return asked in self._instead
+
     def less(self, asked: Kind, batch: int, error: OutOfMemory) -> None:
         """Memory did not suffice for a batch of so many windows: what comes next takes less.
 

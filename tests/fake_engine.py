@@ -9,7 +9,8 @@ until FILE exists, with Python's lock in its hands; `deaf:1:FILE` likewise witho
 `gate:1:FILE` waits in the last window of chunk 1 until FILE.open exists, in its first attempt only.
 `hold:1:7000` keeps Python's lock for 7 s in C, once on chunk 1.
 `lost:1:FILE` loses its GPU on chunk 1 until FILE exists. `sick:FILE`: the first process to come fails on
-whatever it is given; FILE holds its id.
+whatever it is given; FILE holds its id. `small:1:FILE`: the first process to have chunk 1 has too little
+memory for it, however often it tries. `counted` has each chunk count what a decoder counts.
 `long:9000` says so many letters more in each window, `words:200` so many words.
 The model `broken` fails to load, `broken-until:FILE` until FILE exists, `broken-on:1` on the second device.
 """
@@ -26,12 +27,13 @@ from pathlib import Path
 import numpy as np
 
 from tasks.engine import ChunkWork, OnWindow
-from tasks.errors import DeviceLost, EngineFailed
+from tasks.errors import DeviceLost, EngineFailed, OutOfMemory
 from tasks.settings import Settings
 from tasks.transcript import ChunkResult, Segment, Word
 from tasks.windows import Audio
 
 WINDOWS = 4
+COUNTS = {"dropped_hallucinations": 1, "fallback_windows": 2, "lighter_compute_type": 1, "windows": WINDOWS}
 RAISED: dict[str, tuple[type[Exception], str]] = {
     "lost": (DeviceLost, ""),
     "crash": (RuntimeError, "nobody foresaw this"),
@@ -68,7 +70,12 @@ class FakeEngine:
         # As a vote would be, where nothing was given.
         probability = 0.0 if work.options.language else 0.9
         return ChunkResult(
-            work.index, tuple(segments), language, len(audio) // 16, language_probability=probability
+            work.index,
+            tuple(segments),
+            language,
+            len(audio) // 16,
+            COUNTS if work.options.initial_prompt == "counted" else {},
+            language_probability=probability,
         )
 
     def _behave(self, work: ChunkWork, window: int) -> None:
@@ -77,9 +84,12 @@ class FakeEngine:
             time.sleep(int(rest) / 1000)
             return
         if kind == "sick":
-            _be_sick(Path(rest))
+            if _is_first(Path(rest)):
+                raise EngineFailed("the fake engine was told that this process is sick")
             return
         index, _, marker = rest.partition(":")
+        if kind == "small" and index == str(work.index) and _is_first(Path(marker)):
+            raise OutOfMemory
         if kind in ONE_WINDOW:
             ONE_WINDOW[kind](work, window, index, marker)
             return
@@ -104,11 +114,11 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _be_sick(marker: Path) -> None:
+def _is_first(marker: Path) -> bool:
+    """Whether this process is the first that came here; the file then holds its id."""
     with contextlib.suppress(FileExistsError), marker.open("x") as file:
         file.write(str(os.getpid()))
-    if marker.read_text() == str(os.getpid()):
-        raise EngineFailed("the fake engine was told that this process is sick")
+    return marker.read_text() == str(os.getpid())
 
 
 def _wait_at(work: ChunkWork, window: int, index: str, rest: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tasks import models
 from tasks.engine import ChunkWork, FasterWhisperEngine
-from tasks.errors import EngineFailed, LeaseLost
+from tasks.errors import EngineFailed, LeaseLost, OutOfMemory
 from tasks.job import Options
 from tasks.ladder import Decoding
 from tasks.model_cache import Kind
@@ -223,12 +223,31 @@ def test_a_window_that_does_not_fit_is_decoded_in_a_lighter_compute_type(windows
     result = transcribe(engine, windows, SHORT)
     assert (heavy.batches, light.batches) == ([4, 2, 1], [4])
     assert text(result).count("fellow") == 4
-    assert result.counts["out_of_memory"] == 3
-    # The next chunk does not begin with what does not fit.
+    assert (result.counts["out_of_memory"], result.counts["lighter_compute_type"]) == (3, 1)
+    # The next chunk does not begin with what does not fit, and says what it was decoded in.
     again = transcribe(engine, windows, SHORT)
     assert again.segments == result.segments
     assert "out_of_memory" not in again.counts
+    assert again.counts["lighter_compute_type"] == 1
     assert heavy.batches == [4, 2, 1]
+
+
+def test_a_chunk_says_that_its_model_was_loaded_in_a_lighter_compute_type(windows: Audio) -> None:
+    light = SmallMemory()
+
+    class TooSmall(FasterWhisperEngine):
+        """An engine whose memory does not suffice to load what is asked for."""
+
+        def _load(self, kind: Kind) -> Whisper:
+            if kind.compute_type == "float32":
+                raise OutOfMemory
+            return light
+
+    engine = TooSmall(Settings(device="cpu", compute_type="float32"))
+    # As a worker does it, before there is a chunk to count in.
+    engine.preload("tiny.en")
+    assert transcribe(engine, windows, SHORT).counts["lighter_compute_type"] == 1
+    assert "lighter_compute_type" not in transcribe(EngineOf(SmallMemory()), windows, SHORT).counts
 
 
 def test_another_failure_of_the_model_is_not_tried_with_less(windows: Audio) -> None:

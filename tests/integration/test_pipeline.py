@@ -15,6 +15,7 @@ from dispatcher.schemas import parse_input
 from tasks.events import verify_seed
 from tasks.job import NewJob
 from tests.conftest import KEY, SECRET, Eventually, Receiver, Stack
+from tests.fake_engine import COUNTS
 
 
 def finished(stack: Stack, eventually: Eventually, job_id: str, within_s: float = 40) -> dict[str, Any]:
@@ -126,6 +127,19 @@ def test_a_chunk_that_fails_once_is_tried_again(
     job_id = stack.client.submit(stack.input(receiver, "once", 21, f"fail-once:1:{marker}"))
     assert finished(stack, eventually, job_id)["status"] == "COMPLETED"
     assert marker.exists()
+
+
+def test_what_was_counted_in_chunks_is_told_with_the_status(
+    stack: Stack, receiver: Receiver, eventually: Eventually
+) -> None:
+    arguments = {"initial_prompt": "counted", "temperature": [0.0, 0.4]}
+    job_id = stack.client.submit(stack.input(receiver, "counted", 31, transcribe_args=arguments))
+    shown = finished(stack, eventually, job_id)
+    chunks = len(stack.store.chunks(job_id))
+    assert chunks >= 3
+    assert shown["quality"] == {**{name: chunks * count for name, count in COUNTS.items()}, "sampled": True}
+    plain = stack.client.submit(stack.input(receiver, "plain", 21))
+    assert "quality" not in finished(stack, eventually, plain)
 
 
 def test_cancel_stops_the_work_and_says_so(stack: Stack, receiver: Receiver, eventually: Eventually) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from dispatcher.client import segments_of
 from dispatcher.local import Plan
+from tasks.errors import OutOfMemory
 from tasks.fitness import MAX_FAILURES, UNFIT
 from tasks.scripts import connect
 from tasks.settings import Settings
@@ -98,6 +100,25 @@ def test_the_chunks_of_a_sick_process_are_done_by_another(
         job_id = running.client.submit(running.input(receiver, "sick", 61, f"sick:{marker}"))
         shown = eventually(lambda: running.ended(job_id), LONG_S, "the end of the job")
         assert shown["status"] == "COMPLETED"
+
+
+def test_a_chunk_that_has_no_room_in_one_process_is_done_by_another(
+    settings: Settings, receiver: Receiver, eventually: Eventually
+) -> None:
+    with stack(settings, "transcribe", workers=2) as running:
+        marker = receiver.folder / "small"
+        job_id = running.client.submit(running.input(receiver, "small", 41, f"small:1:{marker}"))
+        shown = eventually(lambda: running.ended(job_id), LONG_S, "the end of the job")
+        assert shown["status"] == "COMPLETED"
+        log = running.folder / "logs" / "transcribe.log"
+        failed = said(log, "attempt_failed")
+        assert {(line["unit"], line["error"]) for line in failed} == {("1", OutOfMemory.__doc__)}
+        (by,) = [line["worker"] for line in said(log, "chunk_done") if line["chunk"] == 1]
+        assert by.rpartition("-")[2] != marker.read_text()
+        # Nothing is missing: what the fake engine says depends on the samples alone.
+        undisturbed = running.client.submit(running.input(receiver, "large", 41))
+        whole = eventually(lambda: running.ended(undisturbed), LONG_S, "the end of the other")
+        assert segments_of(shown["output"]) == segments_of(whole["output"])
 
 
 def rung(settings: Settings) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tasks.errors import OutOfMemory, UnknownModel
 from tasks.model_cache import WORK_BYTES, Kind, ModelCache, Room
@@ -128,6 +129,35 @@ def test_a_model_that_does_not_fit_is_loaded_lighter_and_stays_so() -> None:
     assert cache.get(kind("a")) is cache.get(kind("a"))
     assert device.loads == [kind("a", "int8_float16")]
     assert cache.steps == {"compute type": 1}
+    assert cache.is_lighter(kind("a"))
+    assert not cache.is_lighter(kind("b"))
+
+
+def test_each_step_is_a_line_of_the_log() -> None:
+    device = Device(100, {"a": 20, "b": 20})
+    cache = device.cache()
+    asked = kind("a")
+    cache.get(kind("b"))
+    cache.get(asked)
+    with capture_logs() as lines:
+        for batch in (4, 4, 2, 1):
+            cache.less(asked, batch, OutOfMemory())
+        with pytest.raises(OutOfMemory):
+            cache.less(asked, 1, OutOfMemory())
+    told = [
+        {name: value for name, value in line.items() if name != "device"}
+        for line in lines
+        if (line["event"], line.get("device")) == ("out_of_memory", "cuda")
+    ]
+    step = {"event": "out_of_memory", "log_level": "warning"}
+    heavy, light = step | {"compute_type": "float16"}, step | {"compute_type": "int8_float16"}
+    assert told == [
+        heavy | {"step": "others unloaded", "count": 1},
+        heavy | {"step": "batch", "count": 1, "batch_size": 2},
+        heavy | {"step": "batch", "count": 2, "batch_size": 1},
+        light | {"step": "compute type", "count": 1},
+        light | {"step": "given up", "count": 1},
+    ]
 
 
 def test_nothing_is_lighter_than_the_lightest() -> None:
