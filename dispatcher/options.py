@@ -28,7 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "compression_ratio_threshold": (0, 100),
     "log_prob_threshold": (-100, 0),
     "no_speech_threshold": (0, 1),
-    "max_new_tokens": (1, 448),
+    "max_new_tokens": (1, 224),
     "chunk_length": (1, 30),
     "batch_size": (1, 1000),
     "language_detection_threshold": (0, 1),

@@ -173,7 +173,12 @@ class Whisper:
                 f"initial_prompt and hotwords take {longest} of {self._model.max_length} tokens and leave no"
                 " room for text: shorten them"
             )
-        new_tokens = min(options.max_new_tokens or room, room)
+        new_tokens = options.max_new_tokens or room
+        if new_tokens > room:
+            raise InvalidInput(
+                f"max_new_tokens is {new_tokens}, and {longest} tokens of prompt leave room for {room}:"
+                " ask for less, or shorten initial_prompt and hotwords"
+            )
         search = {"beam_size": options.beam_size, "patience": options.patience}
         temperature = options.temperatures[0]
         if temperature > 0:

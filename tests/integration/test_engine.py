@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
 
+from dispatcher.options import RANGES
 from tasks import models
 from tasks.engine import ChunkWork, FasterWhisperEngine, load_engine
 from tasks.errors import ConfigurationError, InvalidInput, ModelLanguage, UnknownModel, UnknownOption
@@ -174,6 +175,18 @@ def test_a_long_prompt_leaves_room_for_text(engine: FasterWhisperEngine, speech:
     assert text(transcribe(engine, speech, replace(FAST, initial_prompt=long)))
     with pytest.raises(InvalidInput, match="shorten"):
         transcribe(engine, speech, replace(FAST, initial_prompt=long, hotwords=long))
+
+
+def test_as_many_tokens_as_asked_for_have_room_or_it_is_refused(
+    engine: FasterWhisperEngine, speech: Audio, plain: dict[int, ChunkResult]
+) -> None:
+    most = int(RANGES["max_new_tokens"][1])
+    assert transcribe(engine, speech, replace(FAST, max_new_tokens=most)) == plain[1]
+    # Of Whisper's 448 tokens, half less one are the prompt, and two are not text.
+    long = replace(FAST, initial_prompt=[1000] * 300)
+    assert transcribe(engine, speech, replace(long, max_new_tokens=200)).segments
+    with pytest.raises(InvalidInput, match="max_new_tokens is 224"):
+        transcribe(engine, speech, replace(long, max_new_tokens=most))
 
 
 def test_vad_parameters_reach_the_vad(
