@@ -18,7 +18,6 @@ from tasks.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
 
-MIN_CHUNK_S, MAX_CHUNK_S = 10, 1800
 MAX_BATCH = 1000
 # It is part of every webhook.
 MAX_RECORDING_ID = 500
@@ -42,7 +41,7 @@ class Source(BaseModel):
     blob: str | list[str] | None = None
     webhook_url: str | None = None
     recording_id: str | None = Field(None, max_length=MAX_RECORDING_ID)
-    chunk_seconds: float | None = Field(None, ge=MIN_CHUNK_S, le=MAX_CHUNK_S)
+    chunk_seconds: float | None = None
     audio_stream: int | None = Field(None, ge=0)
     stream_format: Dialect | None = None
     allow_gaps: bool = False
@@ -166,7 +165,6 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
     for address in (given.webhook_url or args.webhook_url, *(url for url in urls if not is_upload(url))):
         if address:
             check_url(address, policy)
-    seconds = given.chunk_seconds or args.chunk_seconds
     batch = isinstance(given.url or args.url or given.blob or args.blob, list)
     # Only the newer one can say which recording of a batch an item is about.
     dialect = "v2" if batch else given.stream_format or args.stream_format or defaults.dialect
@@ -177,7 +175,7 @@ def parse_input(raw: object, settings: Settings, endpoint: str = "") -> Parsed:
         streaming=given.streaming,
         allow_gaps=given.allow_gaps or args.allow_gaps,
         extra_data=args.output_options.extra_data,
-        chunk_ms=round(seconds * 1000) if seconds else None,
+        chunk_ms=_chunk_ms(given, settings, "input") or _chunk_ms(args, settings, "transcribe_args"),
         audio_stream=args.audio_stream if given.audio_stream is None else given.audio_stream,
         dialect=dialect,
         # Without it, clients of the old dialect take what a failed job has for the whole.
@@ -234,6 +232,16 @@ def _validate(kind: type[M], raw: dict[str, Any], where: str) -> M:
         elif kind is TranscribeArgs:
             accepted = sorted({*accepted, *OPTION_NAMES})
         raise named(error, where, accepted) from error
+
+
+def _chunk_ms(source: Source, settings: Settings, where: str) -> int | None:
+    """The length of the chunks that a job asks for, if it does, within the operator's limits."""
+    seconds, least, most = source.chunk_seconds, settings.min_chunk_ms / 1000, settings.max_chunk_ms / 1000
+    if seconds is None:
+        return None
+    if not least <= seconds <= most:
+        raise InvalidInput(f"{where}.chunk_seconds must be from {least:g} to {most:g}, not {seconds:g}")
+    return round(seconds * 1000)
 
 
 def _refuse_unsupported(args: TranscribeArgs) -> None:

@@ -130,6 +130,9 @@ class Settings(BaseModel):
     engine: str = "tasks.engine:FasterWhisperEngine"
 
     chunk_ms: Annotated[int, Field(ge=10_000)] = 300_000
+    # Of what a job may ask for instead.
+    min_chunk_ms: Annotated[int, Field(ge=10_000)] = 10_000
+    max_chunk_ms: Annotated[int, Field(ge=10_000)] = 1_800_000
     # Lengths of a recording's first chunks, so that first text appears early.
     first_chunks_ms: ChunkLengths = (60_000, 120_000)
     # How far from its nominal place a cut may be moved to find silence.
@@ -213,6 +216,12 @@ class Settings(BaseModel):
     def _heartbeats_fit(self) -> Self:
         if 2 * self.heartbeat_ms > self.lease_ms:
             raise ValueError("LONGHAND_HEARTBEAT_MS must be at most half of LONGHAND_LEASE_MS")
+        return self
+
+    @model_validator(mode="after")
+    def _chunk_lengths_fit(self) -> Self:
+        if self.min_chunk_ms > self.max_chunk_ms:
+            raise ValueError("LONGHAND_MIN_CHUNK_MS must be at most LONGHAND_MAX_CHUNK_MS")
         return self
 
     def signing_secrets(self, account: str) -> tuple[str, ...]:

@@ -139,6 +139,18 @@ def test_every_option_is_honoured(name: str, value: Any) -> None:
     assert options(**{name: value}) == Options(**{name: value})
 
 
+def test_the_operator_limits_what_a_job_may_ask_for_as_the_length_of_its_chunks() -> None:
+    narrow = Settings(model="multi", min_chunk_ms=20_500, max_chunk_ms=60_000)
+    for seconds in (20.5, 60):
+        request = parse_input({"url": URL, "chunk_seconds": seconds}, narrow).request
+        assert request.chunk_ms == round(seconds * 1000)
+    for seconds in (20.4, 60.1):
+        error = refusal({"url": URL, "chunk_seconds": seconds}, narrow)
+        assert str(error) == f"input.chunk_seconds must be from 20.5 to 60, not {seconds}"
+    longer = Settings(model="multi", max_chunk_ms=3_600_000)
+    assert parse_input({"url": URL, "chunk_seconds": 3_600}, longer).request.chunk_ms == 3_600_000
+
+
 def test_no_option_is_left_out_of_the_test_above() -> None:
     marks = getattr(test_every_option_is_honoured, "pytestmark")  # noqa: B009  mypy knows no such attribute
     assert {case[0] for case in marks[0].args[1]} == {field.name for field in fields(Options)}
@@ -163,6 +175,12 @@ def test_word_timestamps_among_the_arguments_win_over_the_output_options() -> No
         ({"url": URL, "model": "m" * 201}, "invalid_input", "input.model"),
         ({"url": URL, "chunk_seconds": 9}, "invalid_input", "input.chunk_seconds"),
         ({"url": URL, "chunk_seconds": 1801}, "invalid_input", "input.chunk_seconds"),
+        ({"url": URL, "chunk_seconds": 1e308}, "invalid_input", "input.chunk_seconds"),
+        (
+            {"url": URL, "transcribe_args": {"chunk_seconds": 0}},
+            "invalid_input",
+            "transcribe_args.chunk_seconds must be from 10 to 1800",
+        ),
         ({"url": URL, "audio_stream": -1}, "invalid_input", "input.audio_stream"),
         ({"url": URL, "audio_stream": "1"}, "invalid_input", "input.audio_stream"),
         ({"url": URL, "chunk_seconds": math.nan}, "invalid_input", "input"),

@@ -52,6 +52,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "threads": ("3", 3),
     "engine": ("a:b", "a:b"),
     "chunk_ms": ("10000", 10_000),
+    "min_chunk_ms": ("20000", 20_000),
+    "max_chunk_ms": ("60000", 60_000),
     "first_chunks_ms": ("1000, 2000", (1000, 2000)),
     "cut_search_ms": ("7", 7),
     "max_source_bytes": ("7", 7),
@@ -239,6 +241,11 @@ def test_blobs_live_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> 
     assert Settings(data_dir=tmp_path).blobs == f"file://{tmp_path.resolve() / 'blobs'}"
     assert Settings(data_dir=tmp_path, blob_url="s3://b").blobs == "s3://b"
     assert Settings(data_dir=Path("~/x")).data_path == Path.home() / "x"
+
+
+def test_limits_of_chunks_that_leave_no_length_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="LONGHAND_MIN_CHUNK_MS"):
+        Settings.from_env({"LONGHAND_MIN_CHUNK_MS": "60001", "LONGHAND_MAX_CHUNK_MS": "60000"})
 
 
 def test_heartbeats_that_come_too_late_for_their_lease_are_refused() -> None:
