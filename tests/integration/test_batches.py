@@ -105,6 +105,20 @@ def test_speech_is_laid_out_as_the_settings_say(windows: Audio) -> None:
     assert (longest.batches[0], longest.contexts_ms[0]) == (1, 30_000)
 
 
+def test_segments_are_no_larger_than_the_settings_say(speech: Audio) -> None:
+    model = SmallMemory()
+
+    def largest(**settings: int) -> tuple[int, int]:
+        said = transcribe(EngineOf(model, **settings), speech).segments
+        return max(each.end_ms - each.start_ms for each in said), max(len(each.text) for each in said)
+
+    longest_ms, most_chars = largest()
+    assert longest_ms > 2_000
+    assert most_chars > 20
+    assert largest(segment_max_ms=2_000)[0] <= 2_000
+    assert largest(segment_max_chars=20)[1] <= 20
+
+
 def test_the_encoder_hears_no_more_than_the_context(speech: Audio) -> None:
     model = SmallMemory()
     heard, _ = model.decode([speech[: 2 * SECOND], speech[: 3 * SECOND]], FAST, 16_100)
