@@ -71,6 +71,8 @@ def open_child(**_: object) -> None:
 def load_models(settings: Settings) -> None:
     """Load what is configured. A process that cannot ends before it is up, and so never takes a chunk."""
     try:
+        # The parent has fetched them: a download could take longer than a child may, to start.
+        find_models(settings, download=False)
         # What is used last is dropped last where not all fit.
         for model in reversed(model_names.models_to_load(settings)):
             context.engine_of_process().preload(model)
@@ -153,11 +155,17 @@ def check(settings: Settings, role: str) -> None:
     Blobs(settings.blobs).check()
     if role == "io":
         scratch.check(settings.scratch_path)
-    if role == "transcribe" and settings.engine == Settings.model_fields["engine"].default:
-        for model in model_names.models_to_load(settings):
-            models.resolve(model, settings.model_dir, allow_path=True)
+    if role == "transcribe":
+        find_models(settings, download=True)
     if role == "deliver" and not settings.signing_secrets(""):
         log.warning("webhooks_unsigned", warning="WEBHOOK_SECRET is not set: webhooks carry no signature")
+
+
+def find_models(settings: Settings, *, download: bool) -> None:
+    """Have the files of what is loaded at the start, or raise UnknownModel or ModelUnavailable."""
+    if settings.engine == Settings.model_fields["engine"].default:
+        for model in model_names.models_to_load(settings):
+            models.resolve(model, settings.model_dir, download=download, allow_path=True)
 
 
 def run(settings: Settings, role: str, concurrency: int) -> None:
