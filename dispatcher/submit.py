@@ -172,11 +172,10 @@ class Submitter:
     def _refuse(self, new: NewJob, error: LonghandError) -> bool:
         recording_id = new.recording_id or new.id
         ending = endings.failed(new.id, recording_id, self._store.now_ms(), error)
-        created = self._store.create(new)
+        created, receivers = self._store.refuse(new, ending)
         if created:
-            _, receivers = self._store.finish(new.id, ending)
             log.info("job_refused", job_id=new.id, code=error.code)
-            self._bells.deliver(*receivers)
+        self._bells.deliver(*receivers)
         return created
 
     def _with_stored_blobs(self, job_id: str, parsed: Parsed) -> Parsed:

@@ -16,7 +16,7 @@ from tasks.ahead import Ahead, prepare
 from tasks.attempt import AttemptFailed, attempt, dead_chunks_error, fail_job
 from tasks.context import Context, Stage, engine_of_process, of_process
 from tasks.deliver import drain
-from tasks.errors import InvalidInput, LeaseLost
+from tasks.errors import LeaseLost
 from tasks.fitness import UNFIT, Fitness
 from tasks.heartbeat import Heartbeat
 from tasks.ingest import ingest_recording
@@ -206,11 +206,8 @@ def deliver(self: Stage, receiver: str) -> str:
 
 
 def _job_and_request(context: Context, job_id: str) -> tuple[Job, Request]:
-    """Raises LeaseLost for a job that is gone, InvalidInput for one whose input was refused."""
+    """Raises LeaseLost for a job that is gone; one whose input was refused has ended."""
     job = context.store.job(job_id)
-    if job is None:
+    if job is None or job.request is None:
         raise LeaseLost
-    if job.request is None:
-        # Its submitter died between writing the job and ending it.
-        raise InvalidInput
     return job, job.request

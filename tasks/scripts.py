@@ -171,6 +171,10 @@ class Scripts:
             self.load(name)
         pipe.execute_command("EVALSHA", self._scripts[name].sha, 0, *args)
 
+    def queue_whole(self, pipe: Any, name: str, *args: str | bytes | float) -> None:
+        """Put a script into a pipeline with all its text, which no server has to know."""
+        pipe.execute_command("EVAL", self._scripts[name].script, 0, *args)
+
     def load(self, name: str) -> None:
         """Make a script known to the server."""
         self._client.script_load(self._scripts[name].script)

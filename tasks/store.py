@@ -4,7 +4,6 @@ Leases on work are in leases.py, deliveries in outbox.py, uploads in uploads.py,
 module knows a key of Redis.
 """
 
-import json
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,11 @@ from typing import Any
 from redis import Redis
 
 from tasks.chunks import Chunk
-from tasks.creating import Creator
+from tasks.creating import Arguments, Creator
 from tasks.durable import Durable
 from tasks.endings import Ending
-from tasks.errors import QueueFull, QuotaExceeded, ServiceFull
 from tasks.idempotency import Once
-from tasks.job import Callback, Job, NewJob, Request, Status
+from tasks.job import Callback, Job, NewJob, Status
 from tasks.redis_check import check_redis
 from tasks.redis_memory import Memory
 from tasks.scripts import Scripts, pack, text, unpack
@@ -38,6 +36,8 @@ QUEUED = "queued"
 UNATTENDED = "unattended"
 # And: one of its deadlines must have passed.
 LATE = "late"
+# And: its input must be one that was refused.
+REFUSED = "refused"
 
 
 def job_key(job_id: str, part: str = "") -> str:
@@ -69,7 +69,7 @@ class Store:
         watched = Watched.parse(settings.redis_url) is not None
         self._durable = Durable(wanted=settings.durable_accept, watched=watched)
         self.memory = Memory(client, settings.max_redis_memory_percent, time.monotonic)
-        self._created = Creator(client, self._scripts, self._durable)
+        self._creator = Creator(client, self._scripts, self._durable, settings)
 
     @property
     def queue_visible_ms(self) -> int:
@@ -88,32 +88,14 @@ class Store:
         Raises redis.exceptions.TimeoutError where the disk takes too long; QueueFull, QuotaExceeded,
         ServiceFull; AlreadyAccepted and IdempotencyConflict where its request came before.
         """
-        settings, once = self._settings, new.once
-        known = (once.key, once.body) if once else ("", "")
-        kept: dict[str, str | int] = {
-            "retention_ms": settings.retention_ms if new.retention_ms is None else new.retention_ms,
-            "weight": settings.weight(new.account),
-        }
-        row: dict[str, str | int | bytes] = {
-            **_row(new, new.request),
-            "webhook_url": new.webhook_url,
-            "receiver": new.receiver,
-            "execution_timeout_ms": new.execution_timeout_ms,
-            **kept,
-        }
-        if callback := new.callback:
-            row |= {"callback_url": callback.url, "callback_receiver": callback.receiver}
-            row["callback_input"] = pack(callback.input)
-        parts = [{**_row(new, request), **kept} for request in new.parts]
-        pairs = [part for pair in row.items() for part in pair]
-        job = (new.id, new.endpoint, new.ttl_ms, json.dumps(parts) if parts else "")
-        limits = (settings.max_queued_jobs, 60_000 * settings.max_audio_minutes, settings.max_waiting_jobs)
-        answer = self._created((*job, *limits, new.account, *known, *pairs))
-        if once and isinstance(answer, bytes):
-            raise once.told(text(answer))
-        if (outcome := int(answer)) < 0:
-            raise (QueueFull, QuotaExceeded, ServiceFull)[-outcome - 1]
-        return outcome == 1
+        return self._creator.create(new)
+
+    def refuse(self, new: NewJob, ending: Ending) -> tuple[bool, tuple[str, ...]]:
+        """Write a job whose input was not valid, and its end, in one step and as create() does.
+
+        Returns whether this call did, and the receivers to ring for. Raises what create() raises.
+        """
+        return self._creator.refuse(new, self._finishing(new.id, ending, REFUSED))
 
     def refuse_repetition(self, once: Once) -> None:
         """Raise what create() would where a request came before; on that, its job is on disk."""
@@ -186,14 +168,16 @@ class Store:
         has begun; with UNATTENDED, only if its handler is gone; with LATE, only past a deadline. The audio of
         a job that succeeded may go at once; that of others stays until retention ends.
         """
+        done, receivers = self._scripts("finish", *self._finishing(job_id, ending, stage, fence))
+        return bool(done), tuple(map(text, receivers))
+
+    def _finishing(self, job_id: str, ending: Ending, stage: str, fence: str = "") -> Arguments:
         body = pack(ending.body)
         before = body if ending.body_before == ending.body else pack(ending.body_before)
-        done, receivers = self._scripts(
-            "finish",
+        return (
             *(job_id, stage, fence, ending.status, ending.code, ending.error, ending.meta),
             *(body, before, self._settings.longest_retention_ms),
         )
-        return bool(done), tuple(map(text, receivers))
 
     def retry(self, job_id: str) -> str:
         """Start the next run of a job that has failed; what is done is kept.
@@ -289,19 +273,6 @@ class Store:
         """Redis' clock, the only one that stamps anything."""
         seconds, micros = self._redis.time()
         return int(seconds * 1000 + micros // 1000)
-
-
-def _row(new: NewJob, request: Request | None) -> dict[str, str | int]:
-    """The fields that a job has in common with the parts of a batch."""
-    return {
-        # A chunk of a low-priority job counts as four against its place in line.
-        "cost": 4 if new.low_priority else 1,
-        "request": request.to_json() if request else "",
-        "recording_id": new.recording_id or new.id,
-        "language": request.language if request else "",
-        "pinned": int(bool(request and request.pinned)),
-        "allow_gaps": int(bool(request and request.allow_gaps)),
-    }
 
 
 def _events(entries: list[Any]) -> Iterator[Event]:

@@ -1,7 +1,8 @@
 -- The terminal state, its event and its delivery, in one step, once a run.
 -- ARGV: job, unit whose lease is needed ('': none is, 'queued': only if nobody has begun, 'unattended': only if
---       the lease of its handler is over, 'late': only past its deadline), fence, status, code, error, meta (JSON), body, body if transcription was
---       never announced, longest_retention_ms.
+--       the lease of its handler is over, 'late': only past its deadline, 'refused': only if its input was),
+--       fence, status, code, error, meta (JSON), body, body if transcription was never announced,
+--       longest_retention_ms.
 -- Returns {1, receivers to ring for} or {0, {}}: it had ended, or the lease is another's. The parts of a batch
 -- end with it; once the last of them has ended by itself, the reaper rings for the batch to be assembled.
 even_if_full()
@@ -16,6 +17,8 @@ elseif stage == 'unattended' then
   if tonumber(redis.call('ZSCORE', 'lh:attended', job) or now + 1) > now then return {0, {}} end
 elseif stage == 'late' then
   if tonumber(redis.call('ZSCORE', 'lh:deadlines', job) or now + 1) > now then return {0, {}} end
+elseif stage == 'refused' then
+  if redis.call('HGET', job_key(job), 'request') ~= '' then return {0, {}} end
 elseif stage ~= '' and not holds(job, stage, ARGV[3]) then
   return {0, {}}
 end

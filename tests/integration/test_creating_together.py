@@ -39,7 +39,7 @@ def test_jobs_that_come_together_wait_for_the_disk_together(server: Any, eventua
     server.client_pause(60_000, all=False)
     with ThreadPoolExecutor(30) as threads:
         asked = [threads.submit(store.create, replace(NEW, id=f"j{number}")) for number in range(30)]
-        eventually(lambda: len(store._created.group._waiting) == 29)
+        eventually(lambda: len(store._creator.group._waiting) == 29)
         server.client_unpause()
         assert [each.result() for each in asked] == [True] * 30
     assert server.zcard("lh:jobs") == 30
