@@ -76,7 +76,7 @@ class Ahead:
         if isinstance(lease, Refused):
             # Somebody was free before.
             self._search = None
-            refused(self._context, found.job_id, TRANSCRIBE, unit, lease.reason)
+            refused(self._context, found.job_id, TRANSCRIBE, unit, lease)
             return None
         if lease.again:
             self._ring_again(job_id, index)

@@ -61,7 +61,7 @@ def attempt(
     """
     claimed = lease or context.leases.claim(job_id, stage, unit)
     if isinstance(claimed, Refused):
-        refused(context, job_id, stage, unit, claimed.reason)
+        refused(context, job_id, stage, unit, claimed)
         return f"nothing to do: {claimed.reason}"
     lease = claimed
     log_ = log.bind(job_id=job_id, stage=stage, unit=unit, attempt=lease.fence)
@@ -91,44 +91,45 @@ def attempt(
     raise AttemptFailed(f"{failure.code}: {failure}") from None
 
 
-def fail_job(context: Context, job_id: str, error: LonghandError, lease: Lease | None = None) -> None:
-    """End a job in failure and ring for whoever waits to hear of it.
+def fail_job(context: Context, lease: Lease, error: LonghandError) -> None:
+    """End an attempt's job in failure and ring for whoever waits to hear of it.
 
-    An attempt gives its lease: once that is another's, or of an earlier run, nothing is done.
+    Once the lease is another's, or of an earlier run, nothing is done.
     """
-    job = context.store.job(job_id)
+    job = context.store.job(lease.job_id)
     if job is None:
         return
-    ending = endings.failed(job_id, job.recording_id, context.store.now_ms(), error)
-    unit, fence = (lease.unit, lease.fence) if lease else ("", "")
-    done, receivers = context.store.finish(job_id, ending, stage=unit, fence=fence)
+    ending = endings.failed(job.id, job.recording_id, context.store.now_ms(), error)
+    done, receivers = context.store.finish(job.id, ending, stage=lease.unit, fence=lease.fence)
     if done:
-        log.warning("job_failed", job_id=job_id, code=error.code, error=str(error))
+        log.warning("job_failed", job_id=job.id, code=error.code, error=str(error))
     context.bells.deliver(*receivers)
 
 
-def refused(context: Context, job_id: str, stage: str, unit: str, reason: str) -> None:
+def refused(context: Context, job_id: str, stage: str, unit: str, why: Refused) -> None:
     """See to what a claim was refused for."""
+    reason = why.reason
     if reason == "newer":
         if SELDOM.due(time.monotonic()):
             log.warning("newer_job", job_id=job_id, stage=stage, hint="upgrade this worker")
         return
     log.info("claim_refused", job_id=job_id, stage=stage, unit=unit, reason=reason)
     if reason == "worn":
-        fail_job(context, job_id, Unexpected(f"{stage} was started too often and never finished"))
+        error = Unexpected(f"{stage} was started too often and never finished")
+        fail_job(context, Lease(job_id, stage, unit, why.fence), error)
     elif reason == "complete":
         context.bells.assemble(job_id)
 
 
 def _give_back(context: Context, lease: Lease, error: LonghandError) -> None:
     if isinstance(error, ENDS_THE_JOB):
-        fail_job(context, lease.job_id, error, lease)
+        fail_job(context, lease, error)
         return
     # What is not the unit's fault, others may begin at once.
     charge, delay_ms = (error, context.settings.attempt_delay_ms) if error.charged else (None, 0)
     outcome = context.leases.release(lease, charge, delay_ms)
     if outcome == "exhausted":
-        fail_job(context, lease.job_id, error, lease)
+        fail_job(context, lease, error)
     elif outcome == "complete":
         context.bells.assemble(lease.job_id)
 

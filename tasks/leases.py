@@ -61,9 +61,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why there is no lease: one of the answers of claim.lua; `complete` also asks to ring assemble."""
+    """Why there is no lease: one of the answers of claim.lua.
+
+    `complete` also asks to ring assemble, and `worn` to fail the job: as the holder of the last lease on the
+    unit, whose `fence` this is, so that nobody does it in a later run.
+    """
 
     reason: str
+    fence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ class Leases:
             *(settings.lease_ms, settings.max_starts, settings.dispatch_ms, instead_of),
         )
         if answer[0] != b"ok":
-            return Refused(text(answer[0]))
+            return Refused(*map(text, answer))
         return Lease(job_id, stage, unit, text(answer[1]), int(answer[2]), bool(int(answer[3])))
 
     def next_to_prepare(self) -> tuple[str, int] | None:

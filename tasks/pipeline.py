@@ -169,7 +169,7 @@ def assemble(self: Stage, job_id: str) -> str:
 def _assemble(context: Context, lease: Lease) -> None:
     job, request = _job_and_request(context, lease.job_id)
     if error := dead_chunks_error(context, job, request):
-        fail_job(context, job.id, error, lease)
+        fail_job(context, lease, error)
         return
     settings, now_ms = context.settings, context.store.now_ms()
     model, engine = model_of(request.model, settings), engine_of(settings)

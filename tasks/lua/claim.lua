@@ -1,10 +1,10 @@
 -- Take a lease on one unit of work. ARGV: job, stage, unit, owner, lease_ms, max_starts, dispatch_ms,
 -- instead_of (`job/index` of the chunk that was rung for, where this one is prepared; or '').
 -- A task message is only a hint: lost, doubled and late ones end here, harmlessly.
--- Returns {'ok', fence, deaths in a row in one window, 1 if that other chunk still waits: ring for it again} or {why not}: gone, done, dead, held, unknown, early (not all of it has ended), newer (than
--- these scripts: the unit is set aside for a worker that knows it), worn
--- (started too often: the caller fails the job), or 'complete' (a worn chunk was given up and was the last: ring
--- assemble).
+-- Returns {'ok', fence, deaths in a row in one window, 1 if that other chunk still waits: ring for it again} or
+-- {why not}: gone, done, dead, held, unknown, early (not all of it has ended), newer (than these scripts: the
+-- unit is set aside for a worker that knows it), 'complete' (a worn chunk was given up and was the last: ring
+-- assemble), or {'worn', fence}: started too often, and the caller fails the job under that fence.
 local job, stage, unit, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now, leases = now_ms(), job_key(job, 'leases')
 -- To assemble brings an end, and that frees memory; a chunk's result would only wait for some.
@@ -81,7 +81,7 @@ if tonumber(row[4] or '1') > SCHEMA then
 end
 local starts = redis.call('HMGET', leases, unit, unit .. ':before')
 if tonumber(starts[1] or '0') - tonumber(starts[2] or '0') >= tonumber(ARGV[6]) then
-  if stage ~= 'transcribe' then return {'worn'} end
+  if stage ~= 'transcribe' then return {'worn', starts[1]} end
   bury(job, unit, 'worn_out: started ' .. ARGV[6] .. ' times and never finished')
   return {complete(job, now, ARGV[7]) and 'complete' or 'dead'}
 end

@@ -157,7 +157,7 @@ def test_a_stage_started_too_often_is_worn(bench: Bench) -> None:
     for _ in range(3):
         bench.claim(INGEST, INGEST)
         bench.expire(INGEST, INGEST)
-    assert bench.leases.claim("j", INGEST, INGEST) == Refused("worn")
+    assert bench.leases.claim("j", INGEST, INGEST) == Refused("worn", "3")
 
 
 # Giving back

@@ -64,11 +64,58 @@ def test_an_attempt_that_was_the_last_does_not_fail_it(
         lease = bench.claim(stage, unit)
     next_run(bench)
     # Redis had told it that it has no attempt left.
-    fail_job(context, "j", REFUSED, lease)
+    fail_job(context, lease, REFUSED)
     assert run_2_goes_on(bench)
     bench.claim(INGEST, INGEST)
-    fail_job(context, "j", REFUSED, bench.claim(stage, unit) if stage == TRANSCRIBE else lease)
+    fail_job(context, bench.claim(stage, unit) if stage == TRANSCRIBE else lease, REFUSED)
     assert bench.job().terminal is (stage == TRANSCRIBE), "who has the lease may"
+
+
+class Worn:
+    """Leases whose process freezes after it was refused one, until the next run has begun."""
+
+    def __init__(self, bench: Bench, *, begun: bool) -> None:
+        self._bench = bench
+        self._begun = begun
+
+    def claim(self, job_id: str, stage: str, unit: str) -> Lease | Refused:
+        why = self._bench.leases.claim(job_id, stage, unit)
+        assert why == Refused("worn", "3")
+        next_run(self._bench)
+        if self._begun:
+            self._bench.claim(stage, unit)
+        return why
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("stage", [INGEST, ASSEMBLE])
+def test_who_found_it_worn_out_does_not_fail_it(
+    bench: Bench, context: Context, stage: str, *, begun: bool
+) -> None:
+    if stage == ASSEMBLE:
+        lease = bench.ready_to_assemble()
+    else:
+        assert bench.store.create(NEW)
+        lease = bench.claim(stage, stage)
+    for _ in range(2):
+        bench.expire(stage, stage)
+        lease = bench.claim(stage, stage)
+    bench.expire(stage, stage)
+    assert lease.fence == str(bench.settings.max_starts)
+    frozen: Any = Worn(bench, begun=begun)
+    assert attempt(replace(context, leases=frozen), "j", stage, stage, no_work) == "nothing to do: worn"
+    assert run_2_goes_on(bench)
+    if begun:
+        bench.expire(stage, stage)
+    for _ in range(3 - begun):
+        bench.claim(stage, stage)
+        bench.expire(stage, stage)
+    attempt(replace(context, leases=bench.leases), "j", stage, stage, no_work)
+    assert bench.job().status is Status.FAILED, "in the run in which it is worn"
+
+
+def no_work(_lease: Lease, _heartbeat: Heartbeat) -> None:
+    raise AssertionError
 
 
 class Freezing(Store):

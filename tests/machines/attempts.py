@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from hypothesis.stateful import RuleBasedStateMachine
 
 from tasks import endings
-from tasks.attempt import dead_chunks_error, fail_job
-from tasks.errors import LeaseLost, SourceChanged, Unexpected
+from tasks.attempt import dead_chunks_error, refused
+from tasks.errors import ExecutionTimeout, LeaseLost, SourceChanged
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, HandedOut, Lease, Leases
 from tasks.scripts import connect
 from tasks.settings import Settings
@@ -119,10 +119,7 @@ class Attempts(RuleBasedStateMachine):
         self.flaky.lose = lose
         lease = self.leases[worker].claim(job_id, stage, unit, instead_of)
         if not isinstance(lease, Lease):
-            if lease.reason == "worn":
-                fail_job(self.context, job_id, Unexpected("worn"))
-            elif lease.reason == "complete":
-                self.assemble(job_id)
+            refused(self.context, job_id, stage, unit, lease)
             return None
         assert job
         assert not job.terminal, f"a lease on {job_id}, which has ended"
@@ -208,6 +205,11 @@ class Attempts(RuleBasedStateMachine):
         assert done is (good and not lose)
         if not good:
             self._same(before)
+
+    def _fail(self, job_id: str) -> None:
+        """Without a lease, as the reaper does at the end of the run time."""
+        ending = endings.failed(job_id, "r", self.store.now_ms(), ExecutionTimeout())
+        self.store.finish(job_id, ending)
 
     def _pass(self, ms: int) -> None:
         pass_time(self.redis, ms)

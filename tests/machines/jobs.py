@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from tasks import endings, reaper
 from tasks.attempt import fail_job
-from tasks.errors import EngineFailed, ExecutionTimeout, SourceChanged, Unexpected
+from tasks.errors import EngineFailed, SourceChanged, Unexpected
 from tasks.job import NewJob, Options, Request
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Beat
 from tasks.store import QUEUED
@@ -48,7 +48,7 @@ class Jobs(Attempts):
                 self._add(held, index, digest="", lose=False)
         self.work(done)
         if failed:
-            fail_job(self.context, "j0", ExecutionTimeout())
+            self._fail("j0")
 
     @rule(count=st.integers(1, 4))
     def work(self, count: int) -> None:
@@ -98,7 +98,7 @@ class Jobs(Attempts):
             seen = self.store.job(known.id)
             if known.part is not None and seen and seen.status == "queued":
                 return
-            fail_job(self.context, known.id, ExecutionTimeout())
+            self._fail(known.id)
             return
         job = self.store.job(known.id)
         if job is None:
@@ -247,7 +247,7 @@ class Jobs(Attempts):
             self._same(before)
         held.over = held.over or good
         if outcome == "exhausted":
-            fail_job(self.context, held.lease.job_id, error, held.lease)
+            fail_job(self.context, held.lease, error)
         elif outcome == "complete":
             self.assemble(held.lease.job_id)
 
