@@ -15,6 +15,18 @@ local function keep(id)
   for _, part in ipairs({'chunks', 'results', 'leases', 'workers'}) do redis.call('PERSIST', job_key(id, part)) end
 end
 
+-- Whoever has a lease has lost it.
+local function revoke(id)
+  local leases = job_key(id, 'leases')
+  for _, name in ipairs(redis.call('HKEYS', leases)) do
+    if string.find(name, ':') then redis.call('HDEL', leases, name) end
+  end
+  for _, name in ipairs(redis.call('HKEYS', leases)) do
+    -- Its starts are counted anew, and its fence goes on.
+    redis.call('HSET', leases, name .. ':before', redis.call('HINCRBY', leases, name, 1))
+  end
+end
+
 local function requeue(id)
   local was, ttl_ms = unpack(fields(id, 'status', 'ttl_ms'))
   redis.call('HSET', job_key(id), 'status', 'queued', 'created_ms', now, 'deadline_ms', now + ttl_ms, 'emitted', 0,
@@ -27,19 +39,12 @@ local function requeue(id)
   redis.call('ZREM', 'lh:sweep', id)
   redis.call('DEL', job_key(id, 'events'))
   keep(id)
+  revoke(id)
 end
 
 local function begin_anew(id)
   requeue(id)
   redis.call('DEL', job_key(id, 'dead'), job_key(id, 'pending'), job_key(id, 'inflight'))
-  local leases = job_key(id, 'leases')
-  for _, name in ipairs(redis.call('HKEYS', leases)) do
-    if string.find(name, ':') then redis.call('HDEL', leases, name) end
-  end
-  for _, name in ipairs(redis.call('HKEYS', leases)) do
-    -- Its starts are counted anew, and its fence goes on.
-    redis.call('HSET', leases, name .. ':before', redis.call('HINCRBY', leases, name, 1))
-  end
   -- Few calls, since there may be ten thousand chunks, and everybody waits for this script.
   local done, missing = {}, {}
   for _, index in ipairs(redis.call('HKEYS', job_key(id, 'results'))) do done[index] = true end

@@ -14,7 +14,7 @@ from tasks.heartbeat import Heartbeat
 from tasks.job import Status
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Lease, Refused
 from tasks.store import Store
-from tests.bench import NEW, PAST_MS, Bench, chunk
+from tests.bench import NEW, PAST_MS, REQUEST, Bench, chunk
 
 REFUSED = ConfigurationError()
 
@@ -116,6 +116,33 @@ def test_who_found_it_worn_out_does_not_fail_it(
 
 def no_work(_lease: Lease, _heartbeat: Heartbeat) -> None:
     raise AssertionError
+
+
+def batch_to_assemble(bench: Bench) -> Lease:
+    """A batch of which one recording has failed, and the other has nothing in it."""
+    assert bench.store.create(replace(NEW, parts=(REQUEST, REQUEST)))
+    for part in ("j.0", "j.1"):
+        bench.claim(INGEST, INGEST, part)
+        assert bench.store.finish(part, endings.failed(part, part, bench.store.now_ms(), REFUSED))[0]
+    return bench.claim(ASSEMBLE, ASSEMBLE)
+
+
+def test_who_assembled_a_batch_does_not_end_its_next_run(bench: Bench) -> None:
+    old = batch_to_assemble(bench)
+    next_run(bench)
+    assert bench.store.finish("j", bench.canceled(), stage=ASSEMBLE, fence=old.fence) == (False, ())
+    assert run_2_goes_on(bench)
+
+
+def test_starts_of_a_batch_are_counted_by_run(bench: Bench) -> None:
+    batch_to_assemble(bench)
+    for _ in range(2):
+        bench.expire(ASSEMBLE, ASSEMBLE)
+        bench.claim(ASSEMBLE, ASSEMBLE)
+    next_run(bench)
+    for part in ("j.0", "j.1"):
+        assert bench.store.finish(part, endings.failed(part, part, bench.store.now_ms(), REFUSED))[0]
+    assert bench.claim(ASSEMBLE, ASSEMBLE)
 
 
 class Freezing(Store):
