@@ -5,8 +5,7 @@ local job, index = ARGV[1], ARGV[3]
 local status = redis.call('HGET', job_key(job), 'status')
 if status ~= 'running' then
   -- What the caller has stored for the chunk may have come after the sweep.
-  local whole = status == 'succeeded' and redis.call('HLEN', job_key(job, 'dead')) == 0
-  if status ~= 'queued' then redis.call('ZADD', 'lh:sweep', whole and 'LT' or 'NX', now_ms(), job) end
+  if not status or transcribed(job) then redis.call('ZADD', 'lh:sweep', now_ms(), job) end
   return 'gone'
 end
 if not holds(job, 'ingest', ARGV[2]) then return 'lost' end

@@ -23,7 +23,7 @@ elseif stage ~= '' and not holds(job, stage, ARGV[3]) then
   return {0, {}}
 end
 
--- Nobody works on it any more, and everything about it has a TTL.
+-- Nobody works on it any more.
 local function close(id, was)
   for _, index in ipairs(redis.call('SMEMBERS', job_key(id, 'inflight'))) do
     redis.call('ZREM', leases_key('transcribe'), id .. '/' .. index)
@@ -39,11 +39,9 @@ local function close(id, was)
   redis.call('HSET', job_key(id), 'status', status, 'finished_ms', now, 'code', ARGV[5], 'error', ARGV[6])
   recount(id, was, status)
   redis.call('XADD', job_key(id, 'events'), '*', 'kind', 'terminal', 'status', status)
-  -- Audio goes when all of it is transcribed, else with everything else of the job.
-  local whole = status == 'succeeded' and redis.call('HLEN', job_key(id, 'dead')) == 0
-  redis.call('ZADD', 'lh:sweep', whole and now or now + retention_ms, id)
 end
 
+-- Everything about it has a TTL. Audio goes when all of it is transcribed, else with the rest.
 local function expire(id)
   for _, part in ipairs({'chunks', 'results', 'dead', 'leases', 'events', 'workers'}) do
     redis.call('PEXPIRE', job_key(id, part), retention_ms)
@@ -51,6 +49,7 @@ local function expire(id)
   redis.call('PEXPIRE', job_key(id), retention_ms)
   local once = redis.call('HGET', job_key(id), 'once')
   if once then redis.call('PEXPIRE', once_key(once), retention_ms) end
+  redis.call('ZADD', 'lh:sweep', transcribed(id) and now or now + retention_ms, id)
 end
 
 close(job, old)
@@ -62,8 +61,12 @@ local batch = row[4]
 -- It waits in the queue where this one had been started too often to be started in this run.
 local batch_status = batch and redis.call('HGET', job_key(batch), 'status')
 local in_batch = batch_status == 'running' or batch_status == 'queued'
--- A batch needs its parts until it has ended, too.
-if not in_batch then expire(job) end
+-- A batch needs its parts until it has ended, too, and the audio of one that failed for its next run.
+if not in_batch then
+  expire(job)
+elseif transcribed(job) then
+  redis.call('ZADD', 'lh:sweep', now, job)
+end
 for part = 0, tonumber(row[3] or '0') - 1 do
   local id = part_id(job, part)
   local was = redis.call('HGET', job_key(id), 'status')

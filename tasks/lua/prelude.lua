@@ -92,6 +92,11 @@ local function emit(job)
   redis.call('HSET', job_key(job), 'emitted', index)
 end
 
+-- Whether a job has ended with all of its audio transcribed, which nobody needs any more.
+local function transcribed(job)
+  return redis.call('HGET', job_key(job), 'status') == 'succeeded' and redis.call('HLEN', job_key(job, 'dead')) == 0
+end
+
 -- Whether chunks of a job may be worked on: a run that begins with its plan at hand is still queued.
 local function workable(job)
   local row = fields(job, 'status', 'sealed')

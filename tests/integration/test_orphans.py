@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tasks import reaper
+from tasks import endings, reaper
 from tasks.app import create_app
 from tasks.blobs import Blobs
 from tasks.context import Context, build
+from tasks.errors import LeaseLost, NotMedia
 from tasks.job import NewJob, Options, Request, Status
 from tasks.leases import INGEST, TRANSCRIBE, Lease
 from tasks.settings import Settings, child_environment
-from tests.bench import Bench
+from tests.bench import NEW, REQUEST, Bench, chunk
 from tests.conftest import BUCKET, Receiver, write_recording
 from tests.machines.warp import pass_time
 
@@ -54,10 +55,10 @@ def context(request: pytest.FixtureRequest, redis: Redis, settings: Settings) ->
     return build(settings, create_app(settings))
 
 
-def stored(blobs: Blobs) -> list[str]:
+def stored(blobs: Blobs, job_id: str = "j") -> list[str]:
     """The names of all blobs of the job, without their suffixes."""
     blobs._fs.invalidate_cache()
-    return sorted(Path(path).stem for path in blobs._fs.find(blobs._path("j")))
+    return sorted(Path(path).stem for path in blobs._fs.find(blobs._path(job_id)))
 
 
 def begun(context: Context, receiver: Receiver) -> Lease:
@@ -111,6 +112,76 @@ def test_a_blob_that_came_after_the_sweep_goes_with_the_job(context: Context, re
     pass_time(bench.redis, context.settings.retention_ms + 1_000)
     reaper.tick(context)
     assert stored(context.blobs) == []
+    assert bench.redis.zcard("lh:sweep") == bench.redis.zcard("lh:jobs") == 0
+
+
+HOUR_MS = 3_600_000
+
+
+def batch(context: Context) -> Bench:
+    """A batch `j` of two recordings, one chunk of the first of which is stored and planned."""
+    bench = Bench(context.leases._redis, context.settings)
+    ttl_ms = 200 * HOUR_MS
+    assert bench.store.create(replace(NEW, parts=(REQUEST, REQUEST), ttl_ms=ttl_ms, execution_timeout_ms=0))
+    ingest = bench.claim(INGEST, INGEST, "j.0")
+    context.blobs.put("j.0/00000-1", b"chunk")
+    bench.leases.add_chunk(ingest, chunk(0))
+    bench.leases.seal(ingest, 1, 1000, "[]")
+    return bench
+
+
+def fails(bench: Bench, job_id: str) -> None:
+    assert bench.store.finish(job_id, endings.failed(job_id, "r", bench.store.now_ms(), NotMedia()))[0]
+
+
+def pass_hours(context: Context, hours: int) -> None:
+    pass_time(context.leases._redis, hours * HOUR_MS)
+    reaper.tick(context)
+
+
+def test_audio_of_a_recording_that_failed_stays_as_long_as_its_batch(context: Context) -> None:
+    bench = batch(context)
+    fails(bench, "j.0")
+    pass_hours(context, 10)
+    with pytest.raises(LeaseLost):
+        bench.leases.add_chunk(Lease("j.0", INGEST, INGEST, "1"), chunk(1))
+    reaper.tick(context)
+    fails(bench, "j.1")
+    fails(bench, "j")
+    pass_hours(context, 15)
+    assert stored(context.blobs, "j.0") == ["00000-1"]
+    assert bench.store.retry("j") == "queued"
+    pass_hours(context, 30)
+    assert stored(context.blobs, "j.0") == ["00000-1"], "it is done again"
+    bench.finish()
+    pass_hours(context, 23)
+    assert stored(context.blobs, "j.0") == ["00000-1"]
+    pass_hours(context, 2)
+    assert stored(context.blobs, "j.0") == []
+    assert bench.redis.zcard("lh:sweep") == bench.redis.zcard("lh:jobs") == 0
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_blob_that_came_after_the_sweep_of_a_recording_goes_with_its_batch(
+    context: Context, *, again: bool
+) -> None:
+    bench = batch(context)
+    bench.transcribe_of("j.0", 0)
+    assert bench.store.finish("j.0", replace(bench.canceled("j.0"), status=Status.SUCCEEDED))[0]
+    reaper.tick(context)
+    assert stored(context.blobs, "j.0") == []
+    if again:
+        fails(bench, "j")
+        reaper.tick(context)
+        assert bench.store.retry("j") == "queued"
+        pass_hours(context, 25)
+    context.blobs.put("j.0/00000-1", b"late")
+    pass_hours(context, 30)
+    bench.finish()
+    reaper.tick(context)
+    context.blobs.put("j.0/00001-1", b"later")
+    pass_hours(context, 25)
+    assert stored(context.blobs, "j.0") == []
     assert bench.redis.zcard("lh:sweep") == bench.redis.zcard("lh:jobs") == 0
 
 

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 from tasks import endings
 from tasks.attempt import dead_chunks_error, refused
 from tasks.errors import ExecutionTimeout, LeaseLost, SourceChanged
+from tasks.job import Status
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, HandedOut, Lease, Leases
 from tasks.scripts import connect
 from tasks.settings import Settings
@@ -81,7 +82,12 @@ class Attempts(RuleBasedStateMachine):
     def delete_job(self, job_id: str) -> None:
         """Audio goes only when nobody can want it any more."""
         seen = self.store.job(job_id)
-        assert seen is None or seen.terminal, f"the audio of {job_id} went, which is {seen and seen.status}"
+        if seen is None:
+            return
+        assert seen.terminal, f"the audio of {job_id} went, which is {seen.status}"
+        if seen.status is not Status.SUCCEEDED or self.store.dead(job_id):
+            left_ms = self.redis.pttl(f"lh:job:{job_id}")
+            assert 0 <= left_ms < 1_000, f"the audio of {job_id} went, which may have its next run"
 
     def due(self) -> list[str]:
         return []

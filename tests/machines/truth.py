@@ -165,10 +165,11 @@ def prefix(done: dict[int, bytes]) -> list[int]:
 
 
 def closed(redis: Any, store: Store, seen: Seen, *, batch_lives: bool) -> None:
-    """Of a job that has ended nothing is in line, and all of it has a TTL."""
+    """Of a job that has ended nothing is in line, all of it has a TTL, and its audio will go."""
     job_id = seen.job.id
     assert not seen.pending
     assert not seen.inflight
+    assert batch_lives or redis.zscore("lh:sweep", job_id) is not None
     for key in redis.scan_iter(f"lh:job:{job_id}*", count=1000):
         name = key.decode()
         if name in (f"lh:job:{job_id}", *(f"lh:job:{job_id}:{part}" for part in PARTS)) and not batch_lives:
