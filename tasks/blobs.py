@@ -38,29 +38,35 @@ class Blobs:
         except (ValueError, ImportError) as error:
             raise ConfigurationError(f"LONGHAND_BLOB_URL: {error}") from error
 
-    @_told_as_os_error()
     def put(self, name: str, data: bytes) -> None:
-        try:
-            self._fs.pipe_file(self._path(name), data)
-        except BaseException:
-            # A part of a blob must never pass for the whole.
-            self._remove(name)
-            raise
+        """Store a blob, in place of what had its name. Where that fails, nothing of it is there."""
+        with self._whole(name) as path:
+            self._fs.pipe_file(path, data)
 
-    @_told_as_os_error()
     def write(self, name: str, pieces: Iterable[bytes]) -> None:
         """Put a blob piece by piece. Nothing is left of it if that fails, or the pieces raise."""
-        try:
-            with self._fs.open(self._path(name), "wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-        except BaseException:
-            self._remove(name)
-            raise
+        with self._whole(name) as path, self._fs.open(path, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
 
-    def _remove(self, name: str) -> None:
-        with contextlib.suppress(OSError, BotoCoreError):
-            self._fs.rm_file(self._path(name))
+    @contextlib.contextmanager
+    def _whole(self, name: str) -> Iterator[str]:
+        """Where to write a blob: who reads it meanwhile finds all of the one before, or none.
+
+        A bucket sees to that itself; in a folder it is written beside its place. What a process that is
+        killed leaves there goes with the job's or the upload's other blobs.
+        """
+        path = self._path(name)
+        beside = f"{path}.part" if isinstance(self._fs, LocalFileSystem) else path
+        with _told_as_os_error():
+            try:
+                yield beside
+                if beside != path:
+                    Path(beside).replace(path)
+            except BaseException:
+                with contextlib.suppress(OSError, BotoCoreError):
+                    self._fs.rm_file(beside)
+                raise
 
     def refuse_without_room(self, size: int, keep: int) -> None:
         """Raise DiskFull where the store is known to have no room for `size` bytes and `keep` more."""

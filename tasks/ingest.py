@@ -56,6 +56,8 @@ class _Ingest:
         self.lease = lease
         self.heartbeat = heartbeat
         self.total = 0
+        # How many chunks this attempt has announced, all its beginnings together.
+        self.announced = 0
 
     def run(self, path: Path, endpoint: str, room: Room) -> None:
         """Cut while the file comes in, and seal once all of it has."""
@@ -96,15 +98,20 @@ class _Ingest:
 
     def _announce(self, found: Cut) -> None:
         """Store a chunk and write it into the plan; then wait while too many of the job's wait."""
-        context = self.context
+        context, number, span = self.context, self.total, found.span
         # The lease's fence in the name: an attempt that lost never overwrites another's blob.
-        name = f"{self.lease.job_id}/{self.total:05d}-{self.lease.fence}.{found.suffix}"
+        name = f"{self.lease.job_id}/{number:05d}-{self.lease.fence}.{found.suffix}"
+        chunk = Chunk(number, span.start_ms, span.end_ms, found.digest, name, found.origin_ms)
+        if number < self.announced:
+            # Begun again. A worker may be reading the blob; the plan tells whether the source has changed.
+            context.leases.add_chunk(self.lease, chunk)
+            return
         patiently(
             partial(_put, context, name, found.data), context.settings.disk_wait_ms, self.heartbeat.advance
         )
-        span = found.span
-        chunk = Chunk(self.total, span.start_ms, span.end_ms, found.digest, name, found.origin_ms)
-        if not context.leases.add_chunk(self.lease, chunk):
+        added = context.leases.add_chunk(self.lease, chunk)
+        self.announced += 1
+        if not added:
             context.blobs.delete(name)
             return
         context.bells.chunks()

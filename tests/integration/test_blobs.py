@@ -1,5 +1,8 @@
 """Blob stores: a folder, and a real S3 server."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -8,7 +11,7 @@ import pytest
 from dispatcher.client import Client
 from dispatcher.local import Machine, Plan
 from tasks.blobs import Blobs
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, InvalidInput
 from tasks.settings import Settings
 from tests.conftest import BUCKET, Eventually, Receiver, emptied, write_recording
 
@@ -35,6 +38,41 @@ def test_what_is_put_is_there_until_it_is_deleted(blobs: Blobs) -> None:
     with pytest.raises(OSError, match="j/b"):
         blobs.get("j/b")
     assert blobs.get("k/a") == b"three"
+
+
+def test_a_blob_is_never_there_in_part(tmp_path: Path) -> None:
+    blobs = Blobs(f"file://{tmp_path}/store")
+
+    def pieces(*, expected: bytes | None) -> Iterator[bytes]:
+        for piece in (bytes(100_000), b"end"):
+            yield piece
+            if expected is None:
+                with pytest.raises(FileNotFoundError):
+                    blobs.get("j/a")
+            else:
+                assert blobs.get("j/a") == expected
+
+    blobs.write("j/a", pieces(expected=None))
+    blobs.write("j/a", pieces(expected=bytes(100_000) + b"end"))
+    with pytest.raises(InvalidInput):
+        blobs.write("j/a", broken())
+    assert blobs.get("j/a") == bytes(100_000) + b"end"
+    assert [path.name for path in (tmp_path / "store/j").iterdir()] == ["a"]
+
+
+def broken() -> Iterator[bytes]:
+    yield bytes(100_000)
+    raise InvalidInput
+
+
+def test_a_part_that_a_killed_process_left_goes_with_the_job(tmp_path: Path) -> None:
+    killing = "import os, signal\nfrom tasks.blobs import Blobs\n"
+    killing += f"blobs = Blobs('file://{tmp_path}/store')\n"
+    killing += "blobs.write('j/a', (os.kill(os.getpid(), signal.SIGKILL) for _ in '1'))"
+    assert subprocess.run([sys.executable, "-c", killing], check=False, timeout=60).returncode == -9
+    assert [path.name for path in (tmp_path / "store/j").iterdir()] == ["a.part"]
+    Blobs(f"file://{tmp_path}/store").delete_job("j")
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 def test_the_check_leaves_nothing(tmp_path: Path) -> None:

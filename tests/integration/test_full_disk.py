@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from tasks.disk import AHEAD_BYTES, PROMISE, Room, patiently
 from tasks.errors import DiskFull, SourceTooLarge
 from tasks.settings import Settings
 from tests.conftest import Eventually, Receiver, Stack, emptied, fake_settings, stack_of
+from tests.disks import fill, small_disk
 from tests.downloads import fetch
 
 MIB = 1024**2
@@ -33,25 +33,8 @@ SIZE = 16 * MIB
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 16 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
-    if os.getuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
-    try:
+    with small_disk(tmp_path / "disk", SIZE) as folder:
         yield folder
-    finally:
-        unmounting = ["umount", "--lazy", str(folder)]
-        subprocess.run(unmounting, check=True)
-
-
-def fill(disk: Path, leave: int) -> Path:
-    """A file that takes all of the disk but so many bytes."""
-    filler = disk / "filler"
-    free = os.statvfs(disk)
-    filler.write_bytes(bytes(free.f_bavail * free.f_bsize - leave))
-    return filler
 
 
 def test_a_blob_that_does_not_fit_leaves_nothing(disk: Path) -> None:
@@ -64,6 +47,18 @@ def test_a_blob_that_does_not_fit_leaves_nothing(disk: Path) -> None:
     with pytest.raises(DiskFull):
         blobs.refuse_without_room(SIZE - MIB, 2 * MIB)
     blobs.refuse_without_room(SIZE - 3 * MIB, 2 * MIB)
+
+
+def test_a_blob_that_does_not_fit_leaves_the_one_before(disk: Path) -> None:
+    blobs = Blobs(f"file://{disk}")
+    blobs.put("job/name", b"the one before")
+    fill(disk, leave=MIB)
+    with pytest.raises(OSError, match="No space left"):
+        blobs.put("job/name", bytes(2 * MIB))
+    with pytest.raises(OSError, match="No space left"):
+        blobs.write("job/name", [bytes(MIB)] * 2)
+    assert blobs.get("job/name") == b"the one before"
+    assert [path.name for path in (disk / "job").iterdir()] == ["name"]
 
 
 def test_a_download_that_fills_the_disk_says_so(disk: Path, receiver: Receiver, settings: Settings) -> None:
