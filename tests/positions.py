@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.stream import Disposition
 
 from tasks.audio import Samples, Sound, load
 from tasks.chunks import Chunk
@@ -47,14 +48,21 @@ def write_noise(
     codec_options: dict[str, str] | None = None,
     pictures: bool = False,
     streams: int = 1,
+    default: int | None = None,
 ) -> Path:
-    """Write it; of several audio streams, each has the noise a second later than the one before."""
+    """Write it; of several audio streams, each has the noise a second later than the one before.
+
+    `default` is the number of the one that is marked so; None leaves that to the container.
+    """
     with av.open(path, "w", container_options=options or {}) as container:
         film = add_film(container) if pictures else None
         sounds = [
             container.add_stream(codec, rate=rate, layout=layout, options=codec_options or {})
             for _ in range(streams)
         ]
+        if default is not None:
+            for number, stream in enumerate(sounds):
+                stream.disposition = Disposition.default if number == default else Disposition(0)
         told = [np.roll(noise(seconds, rate), number * rate) for number in range(streams)]
         for second in range(seconds):
             for sound, stream in zip(told, sounds, strict=True):

@@ -131,9 +131,16 @@ def test_an_audio_stream_can_be_chosen(tmp_path: Path, file: str) -> None:
     for number in range(3):
         chunks = chunks_of(path, number)
         assert max(map(abs, chunk_lags_ms(chunks, decode_whole(path, number)))) <= 2
-    assert chunks_of(path) in [chunks_of(path, number) for number in range(3)]
     with pytest.raises(NoAudioStream, match="no audio stream 3: the file has 3"):
         chunks_of(path, 3)
+
+
+@pytest.mark.parametrize("default", [0, 1, 2])
+@pytest.mark.parametrize("file", ["a.mkv", "a.mp4", "a.mov"])
+def test_the_stream_that_is_marked_as_the_default_is_taken(tmp_path: Path, file: str, default: int) -> None:
+    path = write_noise(tmp_path / file, "aac", rate=48_000, streams=3, default=default, pictures=True)
+    streams = [chunks_of(path, number) for number in range(3)]
+    assert [chunks_of(path) == chunks for chunks in streams] == [number == default for number in range(3)]
 
 
 def test_a_chosen_stream_of_a_file_without_sound_is_refused(tmp_path: Path) -> None:
