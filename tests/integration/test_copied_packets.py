@@ -8,12 +8,16 @@ import pytest
 
 from tasks.cutting import cut
 from tasks.decoded import Cut
+from tasks.demuxing import Recording
 from tasks.errors import NoAudioStream
 from tests.corpus.films import film
 from tests.positions import chunk_lags_ms, decode_whole, write_noise
 
 NO_HEADER = {"write_xing": "0", "id3v2_version": "0"}
 FRAGMENTS = {"movflags": "empty_moov+default_base_moof", "frag_duration": "1000000"}
+# Neither a length, nor an index, nor the sizes of its parts.
+LIVE = {"live": "1"}
+CUES = bytes.fromhex("1c53bb6b")
 COPIED, DECODED = "mka", "flac"
 
 
@@ -60,6 +64,9 @@ KINDS = {
     "mkv, vorbis": Kind("a.mkv", "vorbis", codec_options=EXPERIMENTAL),
     "mkv, flac": Kind("a.mkv", "flac", 48_000),
     "webm": Kind("a.webm", "libopus", 48_000),
+    "webm, as browsers record": Kind("a.webm", "libopus", 48_000, options=LIVE),
+    "mkv film, as browsers record": Kind("a.mkv", "libopus", 48_000, options=LIVE, pictures=True),
+    "mkv, as it is streamed": Kind("a.mkv", "aac", options=LIVE),
     "ogg, opus": Kind("a.ogg", "libopus", 48_000),
     "ogg, opus, 60 ms": Kind("a.ogg", "libopus", 48_000, codec_options={"frame_duration": "60"}),
     "ogg, opus, 2.5 ms": Kind("a.ogg", "libopus", 48_000, codec_options={"frame_duration": "2.5"}),
@@ -123,6 +130,18 @@ def test_every_chunk_is_where_a_full_decode_has_it(tmp_path: Path, name: str) ->
     assert chunks[-1].span.end_ms == pytest.approx(len(decode_whole(path)) / 16, abs=20)
     assert max(map(abs, chunk_lags_ms(chunks, decode_whole(path)))) <= 2
     assert chunks_of(path) == chunks, "a second attempt gives the same bytes"
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.options == LIVE])
+def test_the_length_of_a_live_recording_is_found_at_its_end(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, KINDS[name])
+    assert CUES not in path.read_bytes()
+    with Recording(path) as recording:
+        assert recording.promised_ms == 0
+    cutting = cut(path, target_ms=6_000, first_ms=(4_000,), search_ms=1_500)
+    chunks = list(cutting)
+    assert cutting.duration_ms == chunks[-1].span.end_ms == pytest.approx(20_000, abs=30)
+    assert not cutting.warnings
 
 
 @pytest.mark.parametrize("file", ["a.mkv", "a.mp4", "a.ts"])

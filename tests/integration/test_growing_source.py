@@ -55,6 +55,7 @@ STREAMED = {
     "a.aac": ("aac", 44_100, {}),
     "a.ogg": ("libopus", 48_000, {}),
     "a.webm": ("libopus", 48_000, {}),
+    "live.webm": ("libopus", 48_000, {"live": "1"}),
     "a.mkv": ("aac", 44_100, {}),
     "a.flac": ("flac", 16_000, {}),
     "a.wav": ("pcm_s16le", 44_100, {}),
