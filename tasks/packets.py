@@ -20,6 +20,8 @@ CODECS = frozenset(
 FORMATS = frozenset(
     {"mp3", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "ogg", "flac", "wav", "aac", "mpegts", "ac3", "eac3"}
 )
+# Of AAC, likewise. The frames of others refer to what is further back: Main, LTP, xHE-AAC.
+AAC_PROFILES = frozenset({None, "LC", "HE-AAC", "HE-AACv2"})
 # Above it, 16 kHz FLAC is much the smaller blob.
 MAX_BIT_RATE = 1_200_000
 
@@ -39,8 +41,10 @@ class Piece(NamedTuple):
 def copyable(recording: Recording) -> bool:
     """Whether packets of this codec, in this container, may be copied."""
     stream = recording.stream
+    codec = stream.codec_context.codec.canonical_name
     return (
-        stream.codec_context.codec.canonical_name in CODECS
+        codec in CODECS
+        and (codec != "aac" or stream.codec_context.profile in AAC_PROFILES)
         and recording.format in FORMATS
         and (stream.bit_rate or 0) <= MAX_BIT_RATE
         and bool(stream.time_base)
