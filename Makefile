@@ -33,7 +33,7 @@ compose: ## run Longhand in containers on this machine's CPU; WORKERS=... of the
 test: setup ## run all tests but those of test-long, test-multilingual, test-compose, test-clients and test-outages
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/multilingual --ignore tests/compose --ignore tests/clients --ignore tests/long -m "not outage"
 
-test-long: setup ## transcribe a day of silence; takes minutes
+test-long: setup ## transcribe a day of silence, and files of 10 GB and 4 GB; takes minutes and 11 GB of disk
 	$(BIN)/python -m pytest -s tests/long
 
 test-multilingual: setup ## try several languages on Whisper base; downloads 155 MB into .multilingual, once

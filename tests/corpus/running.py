@@ -76,26 +76,27 @@ class Sources:
                 serve(Request(path, dict(line.split(": ", 1) for line in lines), connection))
 
 
-def machine_at(folder: Path, redis_url: str, *, max_recording_ms: int = MAX_RECORDING_MS) -> Machine:
+def machine_at(folder: Path, redis_url: str, **changes: Any) -> Machine:
     """A machine with the fake engine, whose limits are small and whose patience with itself is not."""
-    settings = Settings(
-        data_dir=folder,
-        engine="tests.fake_engine:FakeEngine",
-        model="multi",
-        allow_private_addresses=True,
-        api_keys={KEY: "corpus"},
-        webhook_secret=SECRET,
-        rate_limits=(),
-        max_source_bytes=16 * 2**20,
-        max_recording_ms=max_recording_ms,
-        source_timeout_ms=4_000,
-        max_source_ms=8_000,
-        max_attempts=2,
-        attempt_delay_ms=100,
-        reap_ms=200,
-        retention_ms=RETENTION_S * 1000,
-        ingest_memory_bytes=INGEST_MIB * 2**20,
-    )
+    usual: dict[str, Any] = {
+        "data_dir": folder,
+        "engine": "tests.fake_engine:FakeEngine",
+        "model": "multi",
+        "allow_private_addresses": True,
+        "api_keys": {KEY: "corpus"},
+        "webhook_secret": SECRET,
+        "rate_limits": (),
+        "max_source_bytes": 16 * 2**20,
+        "max_recording_ms": MAX_RECORDING_MS,
+        "source_timeout_ms": 4_000,
+        "max_source_ms": 8_000,
+        "max_attempts": 2,
+        "attempt_delay_ms": 100,
+        "reap_ms": 200,
+        "retention_ms": RETENTION_S * 1000,
+        "ingest_memory_bytes": INGEST_MIB * 2**20,
+    }
+    settings = Settings(**(usual | changes))
     return Machine(settings, Plan(port=port_of("127.0.0.1", 0), workers=2, redis_url=redis_url))
 
 
