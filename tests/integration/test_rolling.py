@@ -10,7 +10,7 @@ import pytest
 from dispatcher.auth import ANONYMOUS
 from dispatcher.schemas import parse_input
 from tasks import app
-from tasks.guard import origin
+from tasks.guard import receiver_of
 from tasks.job import NewJob
 from tests.conftest import Eventually, Receiver, write_recording
 from tests.fleet import LONG_S, ROLES, Fleet, fleet, settings_of
@@ -40,11 +40,14 @@ def test_every_message_three_times_in_any_order(
     job_id = hosts.submit(receiver, "thrice", 61, f"gate:2:{gate}")
     eventually(lambda: hosts.store.job(job_id).total, LONG_S, "the plan")  # type: ignore[union-attr]
     chunks = [(app.TRANSCRIBE, (job_id, chunk.index)) for chunk in hosts.store.chunks(job_id)]
+    # As whoever rings names it.
+    to = hosts.redis.hget(f"lh:job:{job_id}", "receiver").decode()
+    assert to == receiver_of(ANONYMOUS, receiver.url)
     every = [
         *chunks,
         (app.INGEST, (job_id,)),
         (app.ASSEMBLE, (job_id,)),
-        (app.DELIVER, (origin(receiver.url),)),
+        (app.DELIVER, (to,)),
     ] * 3
     random.Random(20261126).shuffle(every)
     sender = app.create_app(hosts.settings)
@@ -56,6 +59,7 @@ def test_every_message_three_times_in_any_order(
         sender.send_task(stage, args=arguments)
     hosts.ended_well(receiver, "thrice", job_id, eventually)
     assert hosts.fences(job_id) == [1] * len(chunks)
+    assert_told_once(receiver)
     # And once more, all that is late.
     for stage, arguments in every:
         sender.send_task(stage, args=arguments)
@@ -63,6 +67,13 @@ def test_every_message_three_times_in_any_order(
     hosts.ended_well(receiver, "after-thrice", again, eventually)
     hosts.ended_well(receiver, "thrice", job_id, eventually)
     assert hosts.fences(job_id) == [1] * len(chunks)
+    assert_told_once(receiver)
+
+
+def assert_told_once(receiver: Receiver) -> None:
+    """No event was sent again: each was taken when it came first."""
+    ids = [headers["webhook-id"] for headers, _ in receiver.posts]
+    assert len(ids) == len(set(ids))
 
 
 def test_jobs_that_nobody_rang_for_run(hosts: Fleet, receiver: Receiver, eventually: Eventually) -> None:
