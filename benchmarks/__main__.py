@@ -67,12 +67,23 @@ def main() -> None:
             **{package: version(package) for package in PACKAGES},
         }
         try:
-            results[name] = {"machine": machine, **BENCHMARKS[name]()}
+            found = {"machine": machine, **BENCHMARKS[name]()}
         except Skipped as reason:
             print(f"{name}: skipped, {reason}")
             continue
+        results[name] = kept(name, found, results.get(name, {}))
         print(name, json.dumps(results[name], indent=2), flush=True)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def kept(name: str, found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found now; of a part that was skipped, what was found before, with the machine of then."""
+    figures = dict(found)
+    for part, each in found.items():
+        if isinstance(each, dict) and "skipped" in each and part in before:
+            print(f"{name}, {part}: skipped, {each['skipped']}")
+            figures[part] = {"machine": before.get("machine"), **before[part]}
+    return figures
 
 
 if __name__ == "__main__":
