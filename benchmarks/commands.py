@@ -42,7 +42,7 @@ def measure() -> dict[str, object]:
                 client = Client(f"{machine.url}/v2/longhand")
                 _transcribe(client, redis, url)
                 connections = _connections(machine)
-                idle_s = _idle(redis)
+                idle_s = idle_share(redis)
                 always_ms = _cpu_ms_per_chunk(client, redis, url, idle_s)
                 redis.config_set("appendfsync", "everysec")
                 everysec_ms = _cpu_ms_per_chunk(client, redis, url, idle_s)
@@ -100,8 +100,8 @@ def _tree(pid: int) -> list[int]:
     return [pid, *(each for child in children_of(pid) for each in _tree(child))]
 
 
-def _idle(redis: Any) -> float:
-    """CPU seconds a second of a Redis whose workers have nothing to do."""
+def idle_share(redis: Any) -> float:
+    """CPU seconds a second of a Redis that is only waited for."""
     before_s, began_s = cpu_s(redis), time.monotonic()
     time.sleep(5)
     return (cpu_s(redis) - before_s) / (time.monotonic() - began_s)
