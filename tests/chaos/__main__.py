@@ -20,6 +20,7 @@ from dispatcher.client import Client, segments_of
 from tasks.scripts import connect
 from tasks.settings import refuse_telemetry
 from tests.chaos import leftovers
+from tests.chaos.books import Count
 from tests.chaos.customer import PATIENCE_S, Customer
 from tests.chaos.schedule import Blow, Errand, Kind, Strike, errands, strikes
 from tests.chaos.verdict import Arrival, Evidence, Segments, broken
@@ -30,6 +31,8 @@ from tests.conftest import Receiver, receiving, write_recording
 LENGTHS_S = (4, 12, 21, 33, 58)
 MOST_AT_ONCE = 24
 FAILING = 0.2
+# How often it is looked up what Redis has of the jobs that have ended.
+BOOKS_MS = 1_000
 
 
 class Chaos:
@@ -44,6 +47,8 @@ class Chaos:
         self._until_ms = until_ms
         self._started_s = self._last_s = 0.0
         self._customers: list[Customer] = []
+        self._books: dict[str, list[Count]] = {}
+        self._read_ms = 0
         self.references: list[Segments] = []
 
     def listen(self) -> None:
@@ -61,6 +66,7 @@ class Chaos:
         while blows or any(customer.is_alive() for customer in self._customers):
             now_ms = self._now_ms()
             self._world.tend(now_ms)
+            self._read_books(now_ms)
             while blows and blows[0].at_ms <= now_ms:
                 self._strike(blows.pop(0), now_ms)
             busy = sum(customer.is_alive() for customer in self._customers)
@@ -69,6 +75,7 @@ class Chaos:
             time.sleep(0.02)
         self._world.thaw(None)
         self._last_s = self._quiet_s()
+        self._read_books(self._now_ms() + BOOKS_MS)
 
     def _strike(self, strike: Strike, now_ms: int) -> None:
         if strike.blow is Blow.ECHO:
@@ -77,6 +84,16 @@ class Chaos:
         else:
             self._world.strike(strike, now_ms)
         print(f"{now_ms / 1000:8.1f} s  {strike.blow} {strike.target}", file=sys.stderr)
+
+    def _read_books(self, now_ms: int) -> None:
+        """Of whoever has left and was not looked up; while their jobs are kept, and Redis answers."""
+        if now_ms < self._read_ms + BOOKS_MS:
+            return
+        self._read_ms = now_ms
+        gone = [customer.seen.job_id for customer in self._customers if not customer.is_alive()]
+        self._books |= self._world.books_of(
+            [job_id for job_id in gone if job_id and job_id not in self._books]
+        )
 
     def _send(self, errand: Errand) -> None:
         customer = Customer(
@@ -121,7 +138,7 @@ class Chaos:
         arrivals = _arrivals(self._them)
         settings = self._world.settings
         commits = leftovers.commits(settings.data_path / "logs")
-        found = list(broken(Evidence(seen, self.references, arrivals, commits)))
+        found = list(broken(Evidence(seen, self.references, arrivals, commits, self._books)))
         found += self._left_over()
         ends = Counter(run.end.get("status", "") for one in seen for run in one.runs)
         return found, {
@@ -129,8 +146,10 @@ class Chaos:
             "kinds": dict(Counter(one.errand.kind.value for one in seen)),
             "runs that ended": dict(ends),
             "chunks": len(commits),
+            "jobs whose commits were counted in Redis": sum(map(bool, self._books.values())),
             "webhooks": len(arrivals),
             "answered with 500": sum(arrival.status != 200 for arrival in arrivals),
+            "taken more than once": _repeats(arrivals),
             "blows": dict(sorted(self._world.struck.items())),
             "blows in all": self._world.struck.total(),
             "blows at nobody": self._world.missed,
@@ -177,6 +196,12 @@ def _arrivals(them: Receivers) -> list[Arrival]:
         event = line["head"].lower().partition("webhook-id: ")[2].partition("\r")[0]
         found.append(Arrival(event, json.loads(line["body"]), line["status"]))
     return found
+
+
+def _repeats(arrivals: list[Arrival]) -> int:
+    """How often an event came that had been taken: its answer was lost, or whoever waited for it had died."""
+    taken = [arrival.event for arrival in arrivals if arrival.status == 200]
+    return len(taken) - len(set(taken))
 
 
 def main() -> None:

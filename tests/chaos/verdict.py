@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dispatcher.client import segments_of
+from tests.chaos.books import Count
 from tests.chaos.customer import Run, Seen
 from tests.chaos.schedule import Kind
 
@@ -52,13 +53,15 @@ class Arrival:
 class Evidence:
     """`references`: the segments of each recording from an undisturbed run.
 
-    `commits`: how often a worker said that a chunk of a job is done, by (job, index).
+    `commits`: how often a worker said that a chunk of a job is done, by (job, index). `books`: what Redis has
+    counted of jobs that have ended, by job.
     """
 
     seen: list[Seen]
     references: list[Segments]
     arrivals: list[Arrival]
     commits: dict[tuple[str, int], int] = field(default_factory=dict)
+    books: dict[str, list[Count]] = field(default_factory=dict)
 
 
 def broken(evidence: Evidence) -> Iterator[str]:
@@ -71,9 +74,15 @@ def broken(evidence: Evidence) -> Iterator[str]:
         yield "two errands were given the same job"
     for stranger in sorted(set(by_job) - set(ids)):
         yield f"job {stranger} was told of, and nobody has its id"
-    for (job_id, index), count in sorted(evidence.commits.items()):
-        if count > 1:
-            yield f"job {job_id}: chunk {index} was committed {count} times"
+    for (job_id, index), times in sorted(evidence.commits.items()):
+        if times > 1:
+            yield f"job {job_id}: chunk {index} was committed {times} times"
+    for job_id, counts in sorted(evidence.books.items()):
+        for count in counts:
+            if count.counted != count.there:
+                yield f"job {job_id}: committed {count.counted} {count.what}, and {count.there} are there"
+    if ids and not any(evidence.books.values()):
+        yield "nobody looked into the books"
     for seen in evidence.seen:
         for sentence in _broken_of(seen, by_job[seen.job_id], evidence.references):
             yield f"job {seen.job_id} ({seen.errand.kind} {seen.errand.number}): {sentence}"

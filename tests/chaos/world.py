@@ -17,6 +17,9 @@ from dispatcher.local import Machine, Plan, port_of
 from tasks.app import create_app
 from tasks.scripts import Patience, connect
 from tasks.settings import Settings
+from tasks.store import Store
+from tests.chaos import books
+from tests.chaos.books import Count
 from tests.chaos.schedule import Blow, Strike
 from tests.conftest import fake_settings
 
@@ -102,6 +105,15 @@ class World:
                     self._app.send_task(f"longhand.{strike.target}", args=[job_id, *chunk], retry=False)
 
         threading.Thread(target=ring, daemon=True).start()
+
+    def books_of(self, job_ids: list[str]) -> dict[str, list[Count]]:
+        """What Redis has of jobs that have ended, as far as it answers now; of one that is gone, nothing."""
+        found: dict[str, list[Count]] = {}
+        client = connect(self.settings.state_url, Patience(0.5, 0))
+        with contextlib.suppress(RedisError), client:
+            for job_id in job_ids:
+                found[job_id] = books.read(client, Store(client, self.settings), job_id)
+        return found
 
     def _pids(self, strike: Strike) -> list[int]:
         alive = {"redis": self._redis.pid, **self.machine.pids()}

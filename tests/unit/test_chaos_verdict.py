@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.books import Count
 from tests.chaos.customer import Run, Seen
 from tests.chaos.schedule import Errand, Kind, errands, strikes
 from tests.chaos.verdict import Arrival, Evidence, broken
@@ -30,14 +31,15 @@ def good(kind: Kind = Kind.PLAIN, *, drains: bool = False) -> Evidence:
         event(1, {"status": "transcribing"}),
         event(2, {"status": "completed", "transcription": SEGMENTS}),
     ]
-    return Evidence([seen], [SEGMENTS], arrivals, {("j", 0): 1})
+    return Evidence([seen], [SEGMENTS], arrivals, {("j", 0): 1}, {"j": [Count("ms of j", 3_000, 3_000)]})
 
 
 def failed() -> Evidence:
     """A job that failed where it should, after its first segment."""
     end = {"status": "FAILED", "code": "execution_timeout", "error": "executionTimeout exceeded"}
     seen = Seen(Errand(0, 0, Kind.SLOW, (0,), 0, False), "j", [Run([entry(SEGMENTS[:1])], 0, end, end)])
-    return Evidence([seen], [SEGMENTS], [event(1, {"status": "transcription_failed"})])
+    told, books = [event(1, {"status": "transcription_failed"})], {"j": [Count("ms of j", 1_000, 1_000)]}
+    return Evidence([seen], [SEGMENTS], told, books=books)
 
 
 @pytest.mark.parametrize("evidence", [good(), good(drains=True), good(Kind.CANCEL), failed()])
@@ -110,6 +112,14 @@ def commit_twice(evidence: Evidence) -> None:
     evidence.commits["j", 0] = 2
 
 
+def write_twice_what_no_log_tells(evidence: Evidence) -> None:
+    evidence.books["j"] = [Count("ms of j", 4_000, 3_000)]
+
+
+def lose_the_books(evidence: Evidence) -> None:
+    evidence.books.clear()
+
+
 def answer_a_stream_with_an_error(evidence: Evidence) -> None:
     evidence.seen[0].stream_errors.append(503)
 
@@ -135,6 +145,8 @@ def lose_the_job(evidence: Evidence) -> None:
         (tell_another_transcript, "was told another transcript"),
         (tell_of_a_stranger, "job k was told of, and nobody has its id"),
         (commit_twice, "chunk 0 was committed 2 times"),
+        (write_twice_what_no_log_tells, "committed 4000 ms of j, and 3000 are there"),
+        (lose_the_books, "nobody looked into the books"),
         (answer_a_stream_with_an_error, "/stream answered with [503]"),
         (lose_the_job, "was not seen to its end: too late"),
     ],
