@@ -1,5 +1,6 @@
 """A job that ends while a process works on it: the process stops within seconds, whatever it is in."""
 
+import json
 import os
 import signal
 import socket
@@ -52,6 +53,13 @@ def submit_stuck(stack: Stack, receiver: Receiver, eventually: Eventually, kind:
     return job_id, Path("/proc") / marker.read_text()
 
 
+def charged(stack: Stack, process: Path) -> list[bool]:
+    """Of each time that its parent told of its death, whether that counts against what it had in hand."""
+    lines = (stack.folder / "logs" / "transcribe.log").read_text(encoding="utf-8").splitlines()
+    died = [json.loads(line) for line in lines if '"child_died"' in line and line.endswith("}")]
+    return [line["charged"] for line in died if line["pid"] == int(process.name)]
+
+
 @pytest.mark.parametrize("kind", ["deaf", "grip", "hang"])
 def test_a_process_that_does_not_return_is_ended(
     patient: Stack, receiver: Receiver, eventually: Eventually, kind: str
@@ -67,6 +75,7 @@ def test_a_process_that_does_not_return_is_ended(
     assert patient.redis.zcard("lh:leases:transcribe") == 0
     assert not patient.redis.exists(f"lh:job:{job_id}:results", f"lh:job:{job_id}:dead")
     eventually(lambda: receiver.statuses(kind)[-1:] == ["transcription_failed"])
+    assert eventually(lambda: charged(patient, process), SOON_S, "word of it") == [False]
     # Its place is taken, and the next job does not notice.
     other = patient.client.submit(patient.input(receiver, f"after-{kind}", 11))
     ended = eventually(lambda: patient.ended(other), SOON_S)
@@ -139,6 +148,7 @@ def test_a_deadline_ends_it_the_same_way(
 ) -> None:
     job_id, process = submit_stuck(patient, receiver, eventually, "grip", **policy)
     eventually(lambda: not process.exists(), SOON_S, "the end of the process")
+    assert eventually(lambda: charged(patient, process), SOON_S, "word of it") == [False]
     state = connect(patient.machine.settings.state_url).hget(f"lh:job:{job_id}", "status")
     assert state in (b"failed", b"expired")
     assert patient.redis.zcard("lh:leases:transcribe") == 0

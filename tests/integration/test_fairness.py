@@ -1,6 +1,6 @@
 """Shares of accounts and of jobs, by the real scripts in a real Redis, with workers in simulated time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from redis import Redis
@@ -11,6 +11,7 @@ from tests.bench import Bench
 from tests.fair import CHUNK_MS, TEN_HOURS_MS, TWO_MINUTES_MS, Cluster, newcomers, p95
 
 WORKERS = 4
+STEP_MS = CHUNK_MS // 20
 SILENT = Options()
 
 MakeCluster = Callable[..., Cluster]
@@ -21,6 +22,7 @@ def cluster(redis: Redis, settings: Settings) -> MakeCluster:
     """Makes four workers over an empty state, whose leases outlast the test."""
 
     def make(*weights: str, search_ms: int = 10_000) -> Cluster:
+        redis.flushdb()
         changes = {"durable_accept": False, "lease_ms": 3_600_000, "account_weights": weights}
         return Cluster(Bench(redis, settings.model_copy(update=changes)), WORKERS, search_ms)
 
@@ -135,3 +137,29 @@ def test_both_priorities_of_an_account_have_one_share(cluster: MakeCluster) -> N
     assert abs(share(both, "us") / share(both, "them") - 1) <= 0.1
     normal_ms, low_ms = both.served_ms["them", False], both.served_ms["them", True]
     assert abs(normal_ms / low_ms / 4 - 1) <= 0.15
+
+
+def took_ms(cluster: Cluster, arrivals: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """From submission to the last chunk of each job; `arrivals`: when, in chunks of time, and ms of audio."""
+    waiting, found = dict(arrivals), dict[str, int]()
+    while len(found) < len(arrivals):
+        for job_id, (after, audio_ms) in list(waiting.items()):
+            if cluster.now_ms >= after * CHUNK_MS:
+                cluster.submit(job_id, "us", audio_ms)
+                del waiting[job_id]
+        cluster.run(cluster.now_ms + STEP_MS)
+        for job_id, job in cluster.jobs.items():
+            if not job.left_ms and cluster.commits[job_id] == job.planned:
+                found.setdefault(job_id, cluster.now_ms - job.submitted_ms)
+    return found
+
+
+def test_twenty_short_jobs_and_one_of_a_thousand_chunks_hardly_notice_each_other(
+    cluster: MakeCluster,
+) -> None:
+    long, short = {"long": (0, 1000 * CHUNK_MS)}, {f"short-{n}": (10 * n, 3 * CHUNK_MS) for n in range(20)}
+    long_ms = took_ms(cluster(), long)["long"]
+    short_ms = took_ms(cluster(), {"short-0": short["short-0"]})["short-0"]
+    together_ms = took_ms(cluster(), long | short)
+    assert together_ms.pop("long") <= 1.1 * long_ms
+    assert p95(sorted(together_ms.values())) <= 3 * short_ms

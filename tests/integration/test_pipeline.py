@@ -94,6 +94,7 @@ def test_a_chunk_that_hangs_is_taken_over(stack: Stack, receiver: Receiver, even
     marker = receiver.folder / "hung"
     job_id = stack.client.submit(stack.input(receiver, "hung", 21, f"hang:0:{marker}"))
     assert finished(stack, eventually, job_id)["status"] == "COMPLETED"
+    assert stack.redis.hget(f"lh:job:{job_id}:leases", "0:deaths") == b"1", "it counts against the chunk"
     # The child that hung is ended, or it would be of no more use to anybody.
     hung = Path("/proc") / marker.read_text()
     eventually(lambda: not hung.exists())

@@ -191,8 +191,12 @@ def test_poison_is_given_up_and_named_and_the_rest_is_kept(
     diary = receiver.folder / "diary"
     job_input = stack.input(receiver, "fatal", 31, f"fatal:1:2:{diary}")
     job_id = stack.client.submit(job_input)
+    beside = stack.client.submit(stack.input(receiver, "beside", 41, "slow:1000"))
     shown = eventually(lambda: stack.ended(job_id), LONG_S)
     assert (shown["status"], shown["code"]) == ("FAILED", "chunk_failed")
+    assert eventually(lambda: stack.ended(beside), LONG_S)["status"] == "COMPLETED"
+    starts = stack.redis.hgetall(f"lh:job:{beside}:leases")
+    assert {starts[key] for key in starts if key.isdigit()} == {b"1"}, "nothing of another job was lost"
     assert "poison_chunk" in shown["error"]
     assert "in window 2" in shown["error"]
     assert "chunk 1 (" in shown["error"]
