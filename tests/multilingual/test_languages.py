@@ -20,7 +20,7 @@ from tests.speech import SECOND, SHARED, SPEECHLESS, no_report, silence, text
 
 pytestmark = pytest.mark.timeout(400)
 
-# English, then German.
+# English, then German; nobody speaks French in it, whatever is said of the file elsewhere.
 SPOKEN = SHARED / "multilingual.mp3"
 # A word that Whisper base understands of each.
 UNDERSTOOD = {"en": "weather", "fr": "montagne", "de": "menschen", "he": "תודה"}
