@@ -19,6 +19,10 @@ from tests.chaos.world import children_of
 from tests.conftest import write_recording
 
 CHUNKS = 100
+# Of scripts that are sent by time, and not for a chunk.
+KINDS = {"beat": "heartbeats", "look": "heartbeats"} | dict.fromkeys(
+    ("reap", "reign", "report"), "slots and reaper"
+)
 
 
 def measure() -> dict[str, object]:
@@ -145,9 +149,11 @@ def _what(command: dict[str, Any], state_db: int, scripts: dict[str, str]) -> tu
     if int(command["db"]) != state_db:
         return ("broker, waiting" if name == "BRPOP" else "broker"), name
     if name != "EVALSHA":
-        return ("slots and reaper" if "lh:slots" in rest or "lh:reaper" in rest else "state"), name
+        return "state", name
     script = scripts.get(rest.partition(" ")[0], "?")
-    return {"beat": "heartbeats", "reap": "slots and reaper"}.get(script, "state"), script
+    if "lh:slots" in rest:
+        return "slots and reaper", script
+    return KINDS.get(script, "state"), script
 
 
 def _kinds(seen: Counter[tuple[str, str]]) -> Counter[str]:
