@@ -172,15 +172,7 @@ class Leases:
         More than LOOK_AHEAD_CHUNKS, or LOOK_AHEAD_PER_SLOT for each live slot, of its chunks are neither done
         nor dead; and no other recording waits for an ingest that this one keeps from it.
         """
-        seconds, micros = self._redis.time()
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zcard(job_key(job_id, "pending"))
-            pipe.scard(job_key(job_id, "inflight"))
-            pipe.zcount("lh:slots:transcribe", seconds * 1000 + micros // 1000, "+inf")
-            pipe.zcard("lh:line:ingest")
-            pending, inflight, slots, waiting = pipe.execute()
-        ahead = pending + inflight > max(LOOK_AHEAD_CHUNKS, LOOK_AHEAD_PER_SLOT * slots)
-        return bool(ahead and not waiting)
+        return bool(self._scripts("look_ahead", job_id, LOOK_AHEAD_CHUNKS, LOOK_AHEAD_PER_SLOT))
 
     def commit(
         self,
