@@ -14,13 +14,14 @@ from tasks.errors import DeviceLost, EngineFailed, LonghandError
 MAX_FAILURES = 5
 # Exit status of a process that ends itself for this: no sign of poison.
 UNFIT = 75
+SAYS_NOTHING = (LonghandError, RedisError, SystemExit)
 
 
 class Fitness:
     """A context manager around each attempt's work: counts what fails in a row.
 
-    A job that cannot be done as its client wants it, a lost lease, a blob store or a Redis that is away say
-    nothing of the process.
+    A job that cannot be done as its client wants it, a lost lease, a blob store or a Redis that is away, and
+    being told to end (SystemExit) say nothing of the process.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class Fitness:
         self._lost = self._lost or isinstance(error, DeviceLost)
         if error is None:
             self.failures = 0
-        elif isinstance(error, EngineFailed) or not isinstance(error, LonghandError | RedisError):
+        elif isinstance(error, EngineFailed) or not isinstance(error, SAYS_NOTHING):
             self.failures += 1
 
     @property

@@ -20,8 +20,8 @@ from tasks.errors import (
 from tasks.fitness import MAX_FAILURES, Fitness
 
 
-def work(fitness: Fitness, error: Exception | None = None) -> None:
-    with contextlib.suppress(Exception), fitness:
+def work(fitness: Fitness, error: BaseException | None = None) -> None:
+    with contextlib.suppress(BaseException), fitness:
         if error:
             raise error
 
@@ -46,9 +46,9 @@ def test_a_chunk_that_is_done_breaks_the_row() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [InvalidInput(), UnknownModel(), LeaseLost(), BlobStoreFailed(), RedisAway()]
+    "error", [InvalidInput(), UnknownModel(), LeaseLost(), BlobStoreFailed(), RedisAway(), SystemExit()]
 )
-def test_what_is_not_the_fault_of_the_process_says_nothing(error: Exception) -> None:
+def test_what_is_not_the_fault_of_the_process_says_nothing(error: BaseException) -> None:
     fitness = Fitness()
     work(fitness, EngineFailed())
     for _ in range(2 * MAX_FAILURES):
