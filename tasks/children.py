@@ -28,7 +28,7 @@ from tasks.roles import worker_name
 log = structlog.get_logger()
 
 LOOK_S = 0.5
-# What a child has to stop by itself once its job has ended.
+# What a child has to stop by itself once its job has ended, or its worker gives up what is in hand.
 GRACE_S = 2.0
 # Exit codes of a child that was told to end, or that ended itself: no sign of poison.
 IN_ORDER = (0, -signal.SIGTERM, UNFIT)

@@ -287,6 +287,10 @@ class Leases:
         """Whether this process reaps now: one does, and another takes over when it is gone."""
         return bool(self._scripts("reign", owner, for_ms))
 
+    def reap_no_more(self, owner: str) -> None:
+        """This process ends: another takes over at its next look, if it was the one that reaped."""
+        self._scripts("reign", owner, 0)
+
     def swept(self, job_id: str) -> None:
         """A job's blobs are deleted; they are looked for once more when its retention is over."""
         self._scripts("swept", job_id)

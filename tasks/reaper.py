@@ -1,5 +1,6 @@
 """The reaper: one live worker process, under one lock, puts back what was lost and sees to what is due."""
 
+import contextlib
 import threading
 
 import structlog
@@ -17,7 +18,10 @@ log = structlog.get_logger()
 
 
 def run(context: Context, stop: threading.Event) -> None:
-    """Reap every `reap_ms` while this process holds the lock; survive a Redis that is away."""
+    """Reap every `reap_ms` while this process holds the lock, and give that up when told to stop.
+
+    Survives a Redis that is away.
+    """
     every_s = context.settings.reap_ms / 1000
     while not stop.wait(every_s):
         try:
@@ -27,6 +31,8 @@ def run(context: Context, stop: threading.Event) -> None:
             log.warning("reaper_failed", error=str(error))
         except Exception:  # the edge of a thread that must not end: whatever it is, the next look goes on
             log.exception("reaper_failed")
+    with contextlib.suppress(RedisError):
+        context.leases.reap_no_more(context.worker)
 
 
 def tick(context: Context) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import structlog
 from billiard import active_children
-from celery import current_app
+from celery import Celery, current_app
 from celery.signals import (
     setup_logging,
     worker_process_init,
@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from tasks import app, context, heartbeat, model_names, models, reaper, scratch
 from tasks.blobs import Blobs
-from tasks.children import Children
+from tasks.children import GRACE_S, Children
 from tasks.errors import LonghandError
 from tasks.fitness import UNFIT
 from tasks.intake import Intake
@@ -46,6 +46,8 @@ log = structlog.get_logger()
 
 # A process that cannot load its models ends after so long, and another one tries.
 RELOAD_S = 10.0
+# What the reaper has to end its look and give up its lock. Redis may be away.
+LAST_LOOK_S = 2.0
 
 
 @setup_logging.connect
@@ -106,7 +108,7 @@ def end_in_time(soft_shutdown_s: float, children: list[str]) -> None:
 
     def told_to_end(how: str, **_: object) -> None:
         if how == "Warm":
-            children.extend(worker_name(child.pid) for child in active_children() if child.pid)
+            children.extend(worker_name(pid) for pid in _children())
             timer = threading.Timer(soft_shutdown_s, _end_at_once)
             timer.daemon = True
             timer.start()
@@ -117,6 +119,15 @@ def end_in_time(soft_shutdown_s: float, children: list[str]) -> None:
 def _end_at_once() -> None:
     # Celery's cold shutdown: messages of what is in hand go back to their queue.
     os.kill(os.getpid(), signal.SIGQUIT)
+    # It waits for its processes, and one that is in native code does not hear that it is to end.
+    time.sleep(GRACE_S)
+    for pid in _children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children() -> list[int]:
+    return [child.pid for child in active_children() if child.pid]
 
 
 def leases_at_the_end(settings: Settings) -> Leases:
@@ -179,7 +190,8 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
     parent = context.build(settings, celery_app)
     tune_children(role)
     stop = threading.Event()
-    threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True).start()
+    reaping = threading.Thread(target=reaper.run, args=(parent, stop), name="reaper", daemon=True)
+    reaping.start()
     if ROLES[role].pool == "prefork":
         celery_app.steps["consumer"].add(Intake)
         watch_children(parent, stop)
@@ -198,7 +210,8 @@ def run(settings: Settings, role: str, concurrency: int) -> None:
         celery_app.worker_main(arguments)
     finally:
         stop.set()
-        hand_back(settings, children)
+        hand_back(settings, celery_app, children)
+        reaping.join(LAST_LOOK_S)
 
 
 def watch_children(parent: context.Context, stop: threading.Event) -> None:
@@ -219,12 +232,17 @@ def report(parent: context.Context, role: str, slots: int, stop: threading.Event
     threading.Thread(target=reporter.run, args=(stop,), name="reporter", daemon=True).start()
 
 
-def hand_back(settings: Settings, children: list[str]) -> None:
+def hand_back(settings: Settings, celery_app: Celery, children: list[str]) -> None:
     """What the processes of a worker that ends have not finished is for others, at once and uncharged."""
     if children:
         with contextlib.suppress(RedisError):
-            count, _ = leases_at_the_end(settings).hand_back(children)
+            leases = leases_at_the_end(settings)
+            count, _ = leases.hand_back(children)
             log.info("handed_back", units=count)
+            # The messages that Celery has put back may have come to others before, who were refused.
+            bells = app.Doorbells(celery_app, leases)
+            bells.ingests()
+            bells.chunks()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
 """A worker that ends gives back what it has in hand: at once, to anybody, and uncharged."""
 
+import threading
+
 import pytest
 
+from tasks import app, context, reaper, worker
 from tasks.errors import EngineFailed
 from tasks.leases import ASSEMBLE, INGEST, TRANSCRIBE, Lease, Refused
+from tasks.scripts import connect
+from tasks.settings import Settings
 from tests.bench import NEW, Bench
+from tests.conftest import Eventually
 
 
 def test_a_chunk_goes_back_in_line_and_that_of_another_worker_stays(bench: Bench) -> None:
@@ -63,3 +69,24 @@ def test_what_was_only_rung_for_stays(bench: Bench) -> None:
     assert bench.hand_out() == [("j", 0), ("j", 1)]
     bench.leases.hand_back(["worker-1"])
     assert bench.members("inflight") == {0, 1}
+
+
+def test_what_goes_back_is_rung_for_at_once(bench: Bench) -> None:
+    """Not by the reaper alone: the message that Celery puts back may come before, and is refused."""
+    broker = connect(bench.settings.redis_url)
+    broker.flushdb()
+    bench.planned(chunks=1)
+    bench.claim(TRANSCRIBE, "0")
+    worker.hand_back(bench.settings, app.create_app(bench.settings), ["worker-1"])
+    assert (broker.llen("transcribe"), broker.llen("ingest")) == (1, 1)
+
+
+def test_a_process_that_ends_reaps_no_more(bench: Bench, settings: Settings, eventually: Eventually) -> None:
+    ending = context.build(settings, app.create_app(settings))
+    stop = threading.Event()
+    reaping = threading.Thread(target=reaper.run, args=(ending, stop))
+    reaping.start()
+    eventually(lambda: bench.redis.get("lh:reaper") == ending.worker.encode(), what="the reaper")
+    stop.set()
+    reaping.join()
+    assert bench.leases.be_the_reaper("another", 5_000)

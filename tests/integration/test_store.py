@@ -287,3 +287,8 @@ def test_one_process_reaps_until_it_is_gone(bench: Bench) -> None:
     bench.redis.delete("lh:reaper")
     assert bench.leases.be_the_reaper("b", 5_000)
     assert not bench.leases.be_the_reaper("a", 5_000)
+    # One that ends gives it up, and only its own.
+    bench.leases.reap_no_more("a")
+    assert not bench.leases.be_the_reaper("a", 5_000)
+    bench.leases.reap_no_more("b")
+    assert bench.leases.be_the_reaper("a", 5_000)
