@@ -17,7 +17,9 @@ from tasks.store import Store
 
 LOOPBACK = "127.0.0.1"
 TICK_S = 0.2
-GRACE_S = 8.0
+# What a worker needs to end, beside LONGHAND_SOFT_SHUTDOWN_MS for what it has in hand.
+REST_S = 10.0
+REDIS_GRACE_S = 8.0
 HANDLER_GRACE_S = 600.0
 REDIS_LOST_S = 10.0
 
@@ -73,7 +75,7 @@ class Machine:
         self._processes: list[Process] = []
         self._redis: Process | None = None
         self._handler: Process | None = None
-        self._grace_s = GRACE_S
+        self._grace_s = settings.soft_shutdown_ms / 1000 + REST_S
 
     @property
     def url(self) -> str:
@@ -138,7 +140,7 @@ class Machine:
             self._finish(self._handler)
         end_all(self._processes, self._grace_s)
         if self._redis:
-            end_all([self._redis], GRACE_S)
+            end_all([self._redis], REDIS_GRACE_S)
 
     def _finish(self, handler: Process) -> None:
         """Let the handler finish the job it has; that needs all others, which are kept alive meanwhile."""

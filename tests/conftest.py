@@ -272,6 +272,8 @@ def fake_settings(**changes: Any) -> Settings:
         "allow_private_addresses": True,
         "first_chunks_ms": (),
         "reap_ms": 200,
+        # Nobody waits for what a test has left in hand.
+        "soft_shutdown_ms": 2_000,
     }
     return Settings(**(usual | changes))
 

@@ -22,18 +22,22 @@ from tests.conftest import Eventually, Receiver, emptied, write_recording
 SOFT_SHUTDOWN_MS = 4_000
 
 
-@pytest.fixture
-def machine(redis_url: str, tmp_path: Path) -> Iterator[Machine]:
+def machine_of(redis_url: str, tmp_path: Path, soft_shutdown_ms: int) -> Machine:
     """One transcribing process, on databases of its own; nothing that ends is started again."""
     settings = Settings(
         data_dir=tmp_path / "data",
         engine="tests.fake_engine:FakeEngine",
         model="multi",
         allow_private_addresses=True,
-        soft_shutdown_ms=SOFT_SHUTDOWN_MS,
+        soft_shutdown_ms=soft_shutdown_ms,
         heartbeat_ms=300,
     )
-    machine = Machine(settings, Plan(port=0, workers=1, redis_url=emptied(redis_url, 12)))
+    return Machine(settings, Plan(port=0, workers=1, redis_url=emptied(redis_url, 12)))
+
+
+@pytest.fixture
+def machine(redis_url: str, tmp_path: Path) -> Iterator[Machine]:
+    machine = machine_of(redis_url, tmp_path, SOFT_SHUTDOWN_MS)
     try:
         machine.start(within_s=60)
         yield machine
@@ -41,14 +45,19 @@ def machine(redis_url: str, tmp_path: Path) -> Iterator[Machine]:
         machine.stop()
 
 
-def end_busy_worker(machine: Machine, receiver: Receiver, eventually: Eventually, window_ms: int) -> float:
-    """Tell the worker to end once it has a chunk in hand; how long that took, s."""
+def keep_busy(machine: Machine, receiver: Receiver, eventually: Eventually, prompt: str) -> None:
+    """Give the worker a job, and wait until it has a chunk in hand."""
     write_recording(receiver.folder / "talk.wav", 31)
-    arguments = {"initial_prompt": f"slow:{window_ms}"}
+    arguments = {"initial_prompt": prompt}
     job_input = {"url": f"{receiver.url}/talk.wav", "chunk_seconds": 10, "transcribe_args": arguments}
     Client(f"{machine.url}/v2/longhand").submit(job_input)
     state = connect(machine.settings.state_url)
     eventually(lambda: state.keys("lh:job:*:partial"), what="a chunk in hand")
+
+
+def end_busy_worker(machine: Machine, receiver: Receiver, eventually: Eventually, prompt: str) -> float:
+    """Tell the worker to end once it has a chunk in hand; how long that took, s."""
+    keep_busy(machine, receiver, eventually, prompt)
     began_s = time.monotonic()
     pid = machine.pids()["transcribe"]
     os.kill(pid, signal.SIGTERM)
@@ -58,15 +67,18 @@ def end_busy_worker(machine: Machine, receiver: Receiver, eventually: Eventually
 
 def test_what_can_be_finished_is(machine: Machine, receiver: Receiver, eventually: Eventually) -> None:
     # The rest of a chunk of 1.6 s.
-    end_busy_worker(machine, receiver, eventually, 400)
+    end_busy_worker(machine, receiver, eventually, "slow:400")
     state: Redis = connect(machine.settings.state_url)
     (key,) = state.keys("lh:job:*:results")
     assert state.hlen(key) >= 1
     assert state.zcard("lh:slots:transcribe") == 0
 
 
-def test_what_cannot_goes_back(machine: Machine, receiver: Receiver, eventually: Eventually) -> None:
-    took_s = end_busy_worker(machine, receiver, eventually, 5_000)
+@pytest.mark.parametrize("prompt", ["slow:5000", "deaf:0:{folder}/mark"], ids=["Python", "native code"])
+def test_what_cannot_goes_back(
+    machine: Machine, receiver: Receiver, eventually: Eventually, prompt: str
+) -> None:
+    took_s = end_busy_worker(machine, receiver, eventually, prompt.format(folder=receiver.folder))
     assert SOFT_SHUTDOWN_MS / 1000 <= took_s < 15
     state: Redis = connect(machine.settings.state_url)
     assert state.keys("lh:job:*:results") == []
@@ -82,6 +94,20 @@ def test_what_cannot_goes_back(machine: Machine, receiver: Receiver, eventually:
     assert b"0" in [*waiting, *(unit.rpartition(b"/")[2] for unit in given)]
     (job,) = Store(state, machine.settings).jobs(None, 1)
     assert not job.terminal
+
+
+def test_a_machine_that_is_stopped_lets_its_workers_finish(
+    redis_url: str, tmp_path: Path, receiver: Receiver, eventually: Eventually
+) -> None:
+    """As long as they say, and not for a time of its own: a chunk of 10 s fits into 15."""
+    machine = machine_of(redis_url, tmp_path, 15_000)
+    try:
+        machine.start(within_s=60)
+        keep_busy(machine, receiver, eventually, "slow:2500")
+    finally:
+        machine.stop()
+    state: Redis = connect(machine.settings.state_url)
+    assert len(state.keys("lh:job:*:results")) == 1
 
 
 def test_an_api_that_ends_answers_who_has_connected(machine: Machine, eventually: Eventually) -> None:

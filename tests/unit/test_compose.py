@@ -1,10 +1,12 @@
 """What `make compose` writes into .env, and what it tells."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from demo.compose import complete, settings_of, told
+from dispatcher.local import REST_S
 from tasks.exposure import is_weak
 
 
@@ -52,3 +54,10 @@ def test_it_tells_how_to_use_it() -> None:
     )
     assert "http://127.0.0.1:9/v2/longhand/runsync -H 'Authorization: key:1' " in said
     assert "http://127.0.0.1:5555, login me:x" in said
+
+
+def test_a_worker_is_given_the_time_that_it_takes_to_end() -> None:
+    text = (Path(__file__).parents[2] / "compose.yaml").read_text()
+    (worker,) = re.findall(r"^x-worker:.*?^  stop_grace_period: (\d+)s$", text, re.DOTALL | re.MULTILINE)
+    (soft_ms,) = re.findall(r'LONGHAND_SOFT_SHUTDOWN_MS: "(\d+)"', text)
+    assert int(worker) >= int(soft_ms) / 1000 + REST_S
