@@ -23,6 +23,17 @@ elseif stage ~= '' and not holds(job, stage, ARGV[3]) then
   return {0, {}}
 end
 
+-- A job that fails has told of nothing behind the first chunk that is missing. Now that nothing will come any
+-- more, whatever was finished can be read, in order.
+local function tell_the_rest(id)
+  local of, rest = fields(id, 'emitted', 'duration_ms', 'batch', 'part'), {}
+  for _, index in ipairs(redis.call('HKEYS', job_key(id, 'results'))) do
+    if tonumber(index) >= tonumber(of[1] or '0') then table.insert(rest, tonumber(index)) end
+  end
+  table.sort(rest)
+  for _, index in ipairs(rest) do tell(id, index, of[2], of[3], of[4]) end
+end
+
 -- Nobody works on it any more.
 local function close(id, was)
   for _, index in ipairs(redis.call('SMEMBERS', job_key(id, 'inflight'))) do
@@ -52,6 +63,13 @@ local function expire(id)
   redis.call('ZADD', 'lh:sweep', transcribed(id) and now or now + retention_ms, id)
 end
 
+if status == 'failed' then
+  tell_the_rest(job)
+  for part = 0, tonumber(row[3] or '0') - 1 do
+    local was = redis.call('HGET', job_key(part_id(job, part)), 'status')
+    if was == 'queued' or was == 'running' then tell_the_rest(part_id(job, part)) end
+  end
+end
 close(job, old)
 redis.call('HSET', job_key(job), 'meta', ARGV[7])
 local receivers = {}

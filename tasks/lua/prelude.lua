@@ -69,21 +69,24 @@ local function complete(job, now, dispatch_ms)
   return true
 end
 
--- Readers see segments in order: only the contiguous prefix of finished chunks enters the event stream.
--- Those of a part of a batch enter that of the batch, too. A dead chunk ends the prefix, unless its job may
--- have gaps: then it is passed over.
+-- A finished chunk enters the event stream of its job; that of a part of a batch the batch's, too.
+local function tell(job, index, duration_ms, batch, part)
+  redis.call('XADD', job_key(job, 'events'), '*', 'kind', 'segments', 'chunk', index, 'total_ms', duration_ms or '')
+  if batch then
+    redis.call('XADD', job_key(batch, 'events'), '*', 'kind', 'segments', 'chunk', index, 'total_ms',
+      duration_ms or '', 'part', part)
+    wake(batch)
+  end
+end
+
+-- Readers see segments in order: only the contiguous prefix of finished chunks is told of. A dead chunk ends the
+-- prefix, unless its job may have gaps: then it is passed over.
 local function emit(job)
   local row = fields(job, 'emitted', 'duration_ms', 'batch', 'part', 'allow_gaps')
   local index = tonumber(row[1] or '0')
   while true do
     if redis.call('HEXISTS', job_key(job, 'results'), index) == 1 then
-      redis.call('XADD', job_key(job, 'events'), '*', 'kind', 'segments', 'chunk', index,
-        'total_ms', row[2] or '')
-      if row[3] then
-        redis.call('XADD', job_key(row[3], 'events'), '*', 'kind', 'segments', 'chunk', index,
-          'total_ms', row[2] or '', 'part', row[4])
-        wake(row[3])
-      end
+      tell(job, index, row[2], row[3], row[4])
     elseif row[5] ~= '1' or redis.call('HEXISTS', job_key(job, 'dead'), index) == 0 then
       break
     end

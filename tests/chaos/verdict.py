@@ -102,8 +102,7 @@ def _broken_of(seen: Seen, arrivals: list[Arrival], references: Sequence[Segment
         yield f"ended {seen.runs[-1].end['status']} in run {len(seen.runs)} of {len(ends)}"
     recordings = [references[recording] for recording in seen.errand.recordings]
     for number, (run, expected) in enumerate(zip(seen.runs, ends, strict=False), start=1):
-        last = number == len(ends)
-        for sentence in _broken_of_run(seen, run, expected, recordings, last=last):
+        for sentence in _broken_of_run(seen, run, expected, recordings):
             yield f"run {number}: {sentence}"
         told = [arrival for arrival in arrivals if arrival.run == number]
         for sentence in _broken_events(run, told, recordings):
@@ -111,7 +110,7 @@ def _broken_of(seen: Seen, arrivals: list[Arrival], references: Sequence[Segment
 
 
 def _broken_of_run(
-    seen: Seen, run: Run, expected: tuple[str, ...], recordings: list[Segments], *, last: bool
+    seen: Seen, run: Run, expected: tuple[str, ...], recordings: list[Segments]
 ) -> Iterator[str]:
     status = run.end["status"]
     if status not in expected:
@@ -132,10 +131,27 @@ def _broken_of_run(
                 yield f"streamed {_difference(streamed, reference)}"
             if (output := _of([*_entries(run.end["output"])], only)) != reference:
                 yield f"has as its output {_difference(output, reference)}"
+        elif status == "FAILED":
+            yield from _broken_of_failed(seen.errand.kind, streamed, reference)
         elif streamed != reference[: len(streamed)]:
             yield f"streamed {_difference(streamed, reference[: len(streamed)])}"
-        elif last and status == "FAILED" and seen.errand.kind is Kind.RETRY and not streamed:
-            yield "streamed nothing of what was done"
+
+
+def _broken_of_failed(kind: Kind, streamed: Segments, reference: Segments) -> Iterator[str]:
+    """What was finished is told in order, whatever is missing before it: one chunk, if that failed."""
+    rest = iter(reference)
+    if any(segment not in rest for segment in streamed):
+        yield f"streamed {_difference(streamed, reference)}, or out of order"
+    elif kind is Kind.RETRY and not _lacks_one_span(streamed, reference):
+        yield f"streamed {len(streamed)} segments of {len(reference)}, and not all but those of one chunk"
+
+
+def _lacks_one_span(streamed: Segments, reference: Segments) -> bool:
+    same = 0
+    while same < len(streamed) and streamed[same] == reference[same]:
+        same += 1
+    # What comes behind is the end of the recording.
+    return streamed[same:] == reference[len(reference) - len(streamed) + same :]
 
 
 def _broken_events(run: Run, told: list[Arrival], recordings: list[Segments]) -> Iterator[str]:

@@ -209,6 +209,26 @@ def test_the_next_run_of_a_batch_keeps_the_chunks_of_what_did_not(parts: Bench) 
     assert parts.leases.hand_out_ingests() == ["j.1"]
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["the batch fails", "the recording fails"])
+def test_a_failure_tells_of_all_that_is_done_in_a_recording(parts: Bench, whole: bool) -> None:
+    ingest = parts.claim(INGEST, INGEST, "j.0")
+    for index in range(3):
+        parts.leases.add_chunk(ingest, chunk(index))
+    for index in (0, 2):
+        parts.transcribe_of("j.0", index)
+    run_part(parts, "j.1")
+    before = [(0, 0), (1, 0)]
+    assert told(parts) == before
+    if whole:
+        fail(parts)
+        assert told(parts) == [*before, (0, 2), (None, -1)]
+    else:
+        end_part(parts, "j.0")
+        assert told(parts) == [*before, (0, 2), (0, -1)]
+        fail(parts)
+        assert told(parts) == [*before, (0, 2), (0, -1), (None, -1)], "and tells of it once"
+
+
 def test_a_batch_of_which_all_was_done_is_only_assembled_again(parts: Bench) -> None:
     for part in ("j.0", "j.1"):
         run_part(parts, part)

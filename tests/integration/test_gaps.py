@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks import endings
-from tasks.errors import EngineFailed, UnknownModel
+from tasks.errors import ChunkFailed, EngineFailed, UnknownModel
 from tasks.leases import INGEST, TRANSCRIBE
 from tasks.transcript import Gap
 from tests.bench import NEW, REQUEST, Bench, chunk
@@ -59,6 +59,27 @@ def test_a_gap_that_is_not_permitted_ends_the_stream(bench: Bench) -> None:
     give_up(bench, 1)
     bench.commit(bench.claim(TRANSCRIBE, "2"))
     assert emitted(bench) == [0]
+
+
+def test_a_job_that_fails_tells_of_all_that_is_done(bench: Bench) -> None:
+    planned(bench, allow_gaps=False)
+    bench.commit(bench.claim(TRANSCRIBE, "0"))
+    give_up(bench, 1)
+    bench.commit(bench.claim(TRANSCRIBE, "2"))
+    assert bench.store.finish("j", endings.failed("j", "r", 1, ChunkFailed()))[0]
+    # The last is its end.
+    assert emitted(bench) == [0, 2, -1]
+    assert bench.store.retry("j") == "queued"
+    assert emitted(bench) == [0]
+    bench.commit(bench.claim(TRANSCRIBE, "1"))
+    assert emitted(bench) == [0, 1, 2]
+
+
+def test_of_one_that_is_canceled_nothing_more_is_told(bench: Bench) -> None:
+    planned(bench, allow_gaps=False)
+    bench.commit(bench.claim(TRANSCRIBE, "1"))
+    assert bench.finish()[0]
+    assert emitted(bench) == [-1]
 
 
 @pytest.mark.parametrize("gap", [True, False])
@@ -114,6 +135,30 @@ def test_a_job_that_allows_gaps_is_completed_and_says_where_they_are(
     assert "gaps" not in stack.client.status(whole)
     eventually(lambda: "completed" in receiver.statuses("whole"), LONG_S)
     assert "gaps" not in receiver.bodies("whole")[-1]
+
+
+def test_what_a_job_that_fails_has_transcribed_can_be_read(
+    stack: Stack, receiver: Receiver, eventually: Eventually
+) -> None:
+    whole = submit(stack, receiver, "all-of-it", 41, "")
+    job_id = submit(stack, receiver, "but-one", 41, "fail:1")
+    # A reader that is there from the beginning, and waits at the chunk that never comes.
+    live = list(stack.client.entries(job_id))
+    shown = stack.client.status(job_id)
+    assert (shown["status"], shown["code"]) == ("FAILED", "chunk_failed")
+    missing = stack.store.chunk(job_id, 1)
+    assert missing
+    everything = segments_of(eventually(lambda: stack.ended(whole), LONG_S))
+    expected = [
+        segment
+        for segment in everything
+        if not missing.start_ms <= round(1000 * segment["start"]) < missing.end_ms
+    ]
+    assert 0 < len(expected) < len(everything)
+    assert expected[-1] == everything[-1]
+    assert segments_of({"output": [live]}) == expected
+    # And again, from the start.
+    assert list(stack.client.entries(job_id)) == live
 
 
 def segments_of(shown: dict[str, Any]) -> list[dict[str, Any]]:

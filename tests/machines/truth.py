@@ -123,21 +123,21 @@ def _legal(before: Seen, after: Seen) -> None:
 
 
 def _told(known: Known, jobs: dict[str, Known]) -> None:
-    """The stream has the contiguous prefix of what is done, in order, and one end if the job has ended."""
+    """The stream has what may be told, in order, and one end if the job has ended."""
     seen = known.seen
     assert seen is not None
     ends = ["terminal"] * seen.job.terminal
     if known.part is not None:
         return
     if not known.parts:
-        assert [index for kind, _, index in seen.events if kind == "segments"] == prefix(seen.done)
+        assert [index for kind, _, index in seen.events if kind == "segments"] == tellable(seen)
         assert [kind for kind, _, _ in seen.events if kind != "segments"] == ends
         return
     assert [kind for kind, part, _ in seen.events if part is None] == ends
     parts = [part for part_id in seen.job.part_ids if (part := jobs[part_id].seen)]
     for part in parts:
         mine = [(kind, index) for kind, number, index in seen.events if number == part.job.part]
-        assert [index for kind, index in mine if kind == "segments"] == prefix(part.done)
+        assert [index for kind, index in mine if kind == "segments"] == tellable(part)
         ended = sum(kind == "end" for kind, _ in mine)
         assert ended <= part.job.terminal
         assert ended or seen.job.terminal or not part.job.terminal
@@ -156,10 +156,12 @@ def _summed(batch: Job, parts: list[Seen]) -> None:
         assert batch.duration_ms == 1000 * batch.total
 
 
-def prefix(done: dict[int, bytes]) -> list[int]:
-    """The indices 0, 1... that are done."""
+def tellable(seen: Seen) -> list[int]:
+    """The indices 0, 1... that are done; of a job that has failed, all that are."""
+    if seen.job.status is Status.FAILED:
+        return sorted(seen.done)
     count = 0
-    while count in done:
+    while count in seen.done:
         count += 1
     return list(range(count))
 

@@ -160,10 +160,28 @@ def test_says_what_is_wrong(spoil: Callable[[Evidence], None], sentence: str) ->
 def test_a_failed_job_has_its_code_and_no_wrong_segment() -> None:
     evidence = failed()
     evidence.seen[0].runs[0].end["code"] = "internal_error"
-    evidence.seen[0].runs[0].entries = [entry(SEGMENTS[1:])]
+    evidence.seen[0].runs[0].entries = [entry([SEGMENTS[2], SEGMENTS[0]])]
     found = " ".join(broken(evidence))
     assert "failed with internal_error" in found
-    assert "streamed 'b' as segment 0" in found
+    assert "streamed 'c' as segment 0, where 'a' was said, or out of order" in found
+
+
+def test_a_failed_job_may_have_gaps() -> None:
+    evidence = failed()
+    evidence.seen[0].runs[0].entries = [entry([SEGMENTS[0], SEGMENTS[2]])]
+    assert list(broken(evidence)) == []
+
+
+@pytest.mark.parametrize(
+    ("streamed", "right"), [("ac", True), ("ab", True), ("bc", True), ("", True), ("b", False)]
+)
+def test_of_a_job_with_a_chunk_that_failed_all_others_are_told(streamed: str, right: bool) -> None:
+    evidence = good(Kind.RETRY)
+    end = {"status": "FAILED", "code": "chunk_failed", "error": "chunk 1"}
+    told = [segment for segment in SEGMENTS if str(segment["text"]) in streamed]
+    evidence.seen[0].runs.insert(0, Run([entry(told)], 0, end, end))
+    found = " ".join(broken(evidence))
+    assert ("not all but those of one chunk" in found) is not right
 
 
 def test_a_job_that_is_to_be_tried_again_fails_first() -> None:
