@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 from redis import Redis
@@ -64,18 +64,25 @@ def test_a_body_without_a_length_is_told_when_it_passes_the_limit(stack: Stack) 
     assert "exceeded max body size of 16MiB" in answer
 
 
+def at_once(text: str) -> bytes | None:
+    """The bytes of base64; None if it is none, or has too much padding, which Python passes over."""
+    try:
+        return None if len(text) % 4 or text.endswith("===") else binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return None
+
+
 # A megabyte of text takes its time on a busy machine.
 @effort(deadline=None)
+@example(bytes(5), 1, "A", 1)
+@example(bytes(6), 1, "====", 0)
 @given(
-    st.binary(max_size=40), st.integers(0, 3), st.text("A=+ -\u05d0\ud800", max_size=3), st.integers(0, 50)
+    st.binary(max_size=40), st.integers(0, 3), st.text("A=+ -\u05d0\ud800", max_size=4), st.integers(0, 50)
 )
 def test_base64_is_read_in_pieces_as_it_is_at_once(data: bytes, pieces: int, odd: str, at: int) -> None:
     text = "A" * (pieces * BASE64_PIECE - 8 if pieces else 0) + base64.b64encode(data).decode()
     text = text[: len(text) - at] + odd + text[len(text) - at :] if at <= len(text) else text
-    try:
-        # Strictly: what is behind the padding is no base64.
-        expected = binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
+    if (expected := at_once(text)) is None:
         with pytest.raises(InvalidInput):
             b"".join(_decoded(text))
     else:
