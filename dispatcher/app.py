@@ -24,7 +24,7 @@ from dispatcher.service import Service
 from tasks.errors import BlobStoreFailed, LonghandError, StoreFull
 from tasks.exposure import may_be_anonymous, refuse_weak_keys
 from tasks.logs import start_logging
-from tasks.memory import settle
+from tasks.memory import fix_threshold, settle
 from tasks.redis_memory import is_full
 from tasks.settings import Settings
 
@@ -125,6 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     start_logging()
     sys.setswitchinterval(SWITCH_S)
+    fix_threshold()
     try:
         settings = Settings.from_env()
         app = create_app(settings, anonymous=may_be_anonymous(settings, options.host))

@@ -16,6 +16,8 @@ TUNABLES = {
     "io": {"mmap_threshold": 128 * 2**10},
     "transcribe": {"mmap_threshold": 8 * 2**20, "trim_threshold": 32 * 2**20, "hugetlb": 1},
 }
+# Of malloc.h.
+M_MMAP_THRESHOLD = -3
 
 
 def tune_children(role: str) -> None:
@@ -26,6 +28,16 @@ def tune_children(role: str) -> None:
     told = ":".join(f"glibc.malloc.{name}={value}" for name, value in TUNABLES.get(role, {}).items())
     if told:
         os.environ.setdefault("GLIBC_TUNABLES", told)  # noqa: TID251  no setting of ours, read by nobody here
+
+
+def fix_threshold() -> None:
+    """Let glibc give each block of a mebibyte or more back as it is freed, whatever it was asked for before.
+
+    By itself it keeps up to 64 MB for each thread that a large body has been in.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def return_freed() -> None:
